@@ -1,0 +1,113 @@
+"""The `debugstore` command: one module a subcommand, imported when it is the one that runs.
+
+Exit codes are made here and nowhere else; a command raises `DebugStoreError`, or `Findings` at its end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, NoReturn
+
+import click
+
+from otel_debugstore.errors import DebugStoreError
+from otel_debugstore_analysis.cli._errors import EXIT_CODES, Findings, os_error_line
+from otel_debugstore_analysis.cli._options import data_dir_option
+
+
+class _Command(NamedTuple):
+    """Where a subcommand is, and what `debugstore --help` says of it without importing it."""
+
+    module: str
+    help: str
+
+
+COMMANDS: Final = {
+    "archive": _Command("archive", "Write sessions as Parquet files."),
+    "demo": _Command("demo", "Record a real program, watch its spans arrive, and show what was slow."),
+    "doctor": _Command("doctor", "Verify sessions, show what was dropped and why, and repair."),
+    "export": _Command("export", "Write sessions as OTLP JSON Lines or Parquet."),
+    "import": _Command("import_", "Import OTLP or Jaeger files into a session."),
+    "seal": _Command("seal", "Move what journals hold into segments, and merge these."),
+    "serve": _Command("serve", "Receive spans by OTLP/HTTP into a session."),
+    "sessions": _Command("sessions", "List sessions."),
+    "sql": _Command("sql", "Run a SELECT over sessions."),
+    "tail": _Command("tail", "Show the last spans, and those that end from now on."),
+    "top": _Command("top", "Show where the time goes, by component."),
+    "trace": _Command("trace", "Show one trace as a tree."),
+}
+
+_EPILOG: Final = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in EXIT_CODES.items())
+
+
+class _Commands(click.Group):
+    """A group that imports a subcommand when it is asked for, and turns errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{COMMANDS[cmd_name].module}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
+
+    def main(  # type: ignore[override]  # one signature for both of click's
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
+        """Run, and end the process with one of `EXIT_CODES`."""
+        extra.pop("standalone_mode", None)
+        sys.exit(self._run(args, prog_name, extra))
+
+    def _run(self, args: Sequence[str] | None, prog_name: str | None, extra: dict[str, Any]) -> int:
+        try:
+            code = super().main(args, prog_name or "debugstore", standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except Findings:
+            return 1
+        except click.ClickException as error:
+            error.show()
+            return 2
+        except DebugStoreError as error:
+            return _fail(str(error))
+        except BrokenPipeError:
+            return _output_closed()
+        except (KeyboardInterrupt, click.Abort):
+            return 130
+        except OSError as error:
+            return _fail(os_error_line(error))
+        return code if isinstance(code, int) else 0
+
+
+def _fail(message: str) -> int:
+    from otel_debugstore_analysis.cli._text import printable
+
+    click.echo(f"debugstore: {printable(message)}", err=True)
+    return 2
+
+
+def _output_closed() -> int:
+    """Return 0: whoever reads our output has enough (`| head`); exiting must not try to write more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+@click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(None, "--version", package_name="otel-debugstore", message="otel-debugstore %(version)s")
+@data_dir_option
+def main() -> None:
+    """Query what your program did: the spans that otel-debugstore recorded.
+
+    \b
+    Record a program without touching it, then look:
+      opentelemetry-instrument --traces_exporter debugstore python app.py
+      debugstore top
+    """

@@ -1,0 +1,167 @@
+"""Options that many commands share: where the sessions lie, and which of them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from otel_debugstore.errors import DebugStoreError, SessionNotFoundError
+
+if TYPE_CHECKING:
+    from otel_debugstore_analysis.query import DuckDBEngine
+    from otel_debugstore_exporters.reader import SessionReader
+    from otel_debugstore_exporters.session import SessionPaths
+
+DEFAULT_DATA_DIR: Final = "debug_data"
+_META: Final = "otel_debugstore.data_dir"
+_SEAL_AT_MOST: Final = 200_000
+"""Spans a command that only reads will seal first; more would keep its reader waiting."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _remember_data_dir(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.meta[_META] = value
+
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="OTEL_DEBUGSTORE_PATH",
+    expose_value=False,
+    callback=_remember_data_dir,
+    help=f"Where the sessions lie; by default OTEL_DEBUGSTORE_PATH, else {DEFAULT_DATA_DIR}.",
+)
+"""Names the base path; taken before and after the subcommand."""
+
+
+def base_path() -> Path:
+    """Return the base path that the options of the running command name."""
+    return chosen_data_dir() or Path(DEFAULT_DATA_DIR)
+
+
+def chosen_data_dir() -> Path | None:
+    """Return the base path if it was named, by an option or by the environment."""
+    path: Path | None = click.get_current_context().meta.get(_META)
+    return path.expanduser() if path is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The sessions a command is about.
+
+    Attributes:
+        base_path: Where they lie.
+        given: Those that were named; empty if none was.
+        all_sessions: Whether all are meant.
+        seal: Whether to seal what is left in journals before reading.
+    """
+
+    base_path: Path
+    given: tuple[str, ...]
+    all_sessions: bool
+    seal: bool = True
+
+    def session_ids(self) -> list[str]:
+        """Return the sessions meant, which exist: those named, all, or the newest.
+
+        Raises:
+            SessionNotFoundError: One is not there, or there is none at all.
+            InvalidSessionIdError: One can't be an id.
+        """
+        from otel_debugstore_exporters.session import SessionPaths, list_sessions
+
+        if self.given:
+            return [SessionPaths(self.base_path, s).require().session_id for s in dict.fromkeys(self.given)]
+        found = list_sessions(self.base_path)
+        if not found:
+            raise SessionNotFoundError(
+                f"No session lies below {self.base_path}; record one "
+                "(opentelemetry-instrument --traces_exporter debugstore python app.py), import one "
+                "(debugstore import FILE), or name another directory (--data-dir)."
+            )
+        return found if self.all_sessions else found[-1:]
+
+    @contextlib.contextmanager
+    def reader(self, **limits: Any) -> Iterator[SessionReader]:
+        """Open a reader of the sessions, after sealing what is quickly sealed."""
+        from otel_debugstore_exporters.reader import SessionReader
+
+        session_ids = self.session_ids()
+        if self.seal:
+            seal_quietly(self.base_path, session_ids)
+        with SessionReader(self.base_path, session_ids, **limits) as reader:
+            yield reader
+
+    @contextlib.contextmanager
+    def engine(self) -> Iterator[DuckDBEngine]:
+        """Open a reader of the sessions, for queries."""
+        from otel_debugstore_analysis.query import DuckDBEngine
+
+        with self.reader() as reader:
+            yield DuckDBEngine(reader)
+
+
+def seal_quietly(base_path: Path, session_ids: Sequence[str]) -> None:
+    """Seal what is quickly sealed; reading works as well without it, so no failure of it matters."""
+    import duckdb
+
+    from otel_debugstore_exporters.seal import seal_if_idle
+    from otel_debugstore_exporters.session import SessionPaths
+
+    for session_id in session_ids:
+        with contextlib.suppress(DebugStoreError, OSError, duckdb.Error):
+            paths = SessionPaths(base_path, session_id)
+            if _is_unsealed(paths):
+                seal_if_idle(paths, max_spans=_SEAL_AT_MOST)
+
+
+def _is_unsealed(paths: SessionPaths) -> bool:
+    from otel_debugstore_exporters.reader import open_to_read
+
+    if len(paths.segments()) > 1:
+        return True
+    if not (paths.journal / "data.mdb").exists():
+        return False
+    with open_to_read(paths.journal) as journal:
+        return journal.stats().span_count > 0
+
+
+_session_option: Final = click.option(
+    "--session",
+    "-s",
+    "session",
+    multiple=True,
+    metavar="ID",
+    help="A session; may be repeated. The newest by default.",
+)
+_all_option: Final = click.option("--all-sessions", is_flag=True, help="All sessions.")
+_no_seal_option: Final = click.option("--no-seal", is_flag=True, help="Write nothing: leave what is in journals there.")
+
+
+def scope_options(function: F) -> F:
+    """Give a command the options that say which sessions; it gets them as one argument `scope`."""
+    return _with_scope(function, seals=False)
+
+
+def reading_options(function: F) -> F:
+    """Give a command `scope_options`, and `--no-seal`."""
+    return _with_scope(function, seals=True)
+
+
+def _with_scope(function: F, *, seals: bool) -> F:
+    @functools.wraps(function)
+    def wrapper(session: tuple[str, ...], all_sessions: bool, no_seal: bool = False, **rest: Any) -> Any:
+        if session and all_sessions:
+            raise click.UsageError("--session and --all-sessions exclude each other.")
+        return function(scope=Scope(base_path(), session, all_sessions, not no_seal), **rest)
+
+    decorated: Any = data_dir_option(_session_option(_all_option(wrapper)))
+    return _no_seal_option(decorated) if seals else decorated  # type: ignore[no-any-return]

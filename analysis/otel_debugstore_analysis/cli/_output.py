@@ -1,0 +1,214 @@
+"""Tables on standard output: for people, as JSON, CSV or Markdown.
+
+Tables are for reading: with units, as wide as the terminal, without frames or colours in a pipe. JSON and CSV
+are for programs: raw numbers under names that carry the unit. Remarks go to standard error in every format.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import click
+
+from otel_debugstore_analysis.cli._text import escape_json, heading, human, printable
+
+FORMATS: Final = ("table", "json", "csv", "markdown")
+_MIN_TEXT_WIDTH: Final = 8
+
+
+class Rows(Protocol):
+    """What `query.Table` is; named here so that printing needs no query."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def rows(self) -> list[tuple[Any, ...]]: ...
+
+
+format_option = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="How to print: table and markdown for people, json and csv with raw numbers for programs.",
+)
+
+
+def show(table: Rows, output_format: str, *, raw: bool = False, header: bool = True) -> None:
+    """Print a table.
+
+    Args:
+        table: The rows.
+        output_format: One of `FORMATS`.
+        raw: Leave numbers as they are, also for people.
+        header: Print the heading of CSV and Markdown; False to go on with a table.
+    """
+    if output_format == "json":
+        show_json([dict(zip(table.columns, row, strict=True)) for row in table.rows])
+    elif output_format == "csv":
+        _show_csv(table, header)
+    elif output_format == "markdown":
+        _show_markdown(table, _cells(table, raw), raw, header)
+    else:
+        _show_table(table, _cells(table, raw), raw)
+
+
+def show_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print a value as JSON; what JSON does not know is text, NaN and infinities are null."""
+    click.echo(json_text(value, indent=indent))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON text that is safe to show on a terminal."""
+    plain = _plain(value)
+    if indent and isinstance(plain, list) and all(isinstance(item, dict) for item in plain):
+        lines = ",\n  ".join(json.dumps(item, ensure_ascii=False) for item in plain)
+        text = f"[\n  {lines}\n]" if plain else "[]"
+    else:
+        text = json.dumps(plain, ensure_ascii=False, indent=indent)
+    return escape_json(text)
+
+
+def remark(text: str) -> None:
+    """Print a line about the output, beside it."""
+    click.echo(printable(text), err=True)
+
+
+def _cells(table: Rows, raw: bool) -> list[list[str]]:
+    def cell(column: str, value: Any) -> str:
+        if raw and value is not None:
+            return printable(str(value))
+        return human(column, value)
+
+    return [[cell(c, v) for c, v in zip(table.columns, row, strict=True)] for row in table.rows]
+
+
+def _show_table(table: Rows, cells: Sequence[Sequence[str]], raw: bool) -> None:
+    if not table.columns:
+        return
+    headings = [printable(column if raw else heading(column)) for column in table.columns]
+    numeric = _numeric(table)
+    if sys.stdout.isatty():
+        _show_rich(headings, cells, numeric)
+        return
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    for line in (headings, *cells):
+        padded = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        click.echo("  ".join(padded).rstrip())
+
+
+def _show_rich(headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
+    from rich import box
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    natural = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    widths = fitting(natural, numeric, console.width - 2 * len(headings))
+    if widths is None:
+        _show_records(headings, cells)
+        return
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for title, right, width in zip(headings, numeric, widths, strict=True):
+        justify: Any = "right" if right else "left"
+        shown.add_column(Text(title), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
+    for line in cells:
+        shown.add_row(*map(Text, line))
+    console.print(shown)
+
+
+def fitting(natural: Sequence[int], numeric: Sequence[bool], available: int) -> list[int] | None:
+    """Return widths of columns that fit: texts give way, the widest first; None if they can't enough."""
+    widths = list(natural)
+    while sum(widths) > available:
+        texts = [i for i, right in enumerate(numeric) if not right and widths[i] > _MIN_TEXT_WIDTH]
+        if not texts:
+            return None
+        widest = max(texts, key=lambda i: widths[i])
+        widths[widest] -= 1
+    return widths
+
+
+def _show_records(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """Print a block of lines a row, for tables too wide for the terminal."""
+    width = max(map(len, headings))
+    for number, line in enumerate(cells, 1):
+        click.echo(f"-- {number} --")
+        for title, text in zip(headings, line, strict=True):
+            click.echo(f"{title.ljust(width)}  {text}")
+
+
+def _show_markdown(table: Rows, cells: Sequence[Sequence[str]], raw: bool, header: bool) -> None:
+    if header:
+        click.echo(_markdown_line([printable(c if raw else heading(c)) for c in table.columns]))
+        click.echo(_markdown_line(["---:" if right else "---" for right in _numeric(table)], escape=False))
+    for line in cells:
+        click.echo(_markdown_line(line))
+
+
+def _markdown_line(cells: Iterable[str], escape: bool = True) -> str:
+    return f"| {' | '.join(cell.translate(_MARKUP) if escape else cell for cell in cells)} |"
+
+
+_MARKUP: Final = str.maketrans({character: f"\\{character}" for character in "\\|`*_[]<>#"} | {"&": "&amp;"})
+"""What Markdown or HTML would take for markup."""
+
+
+def _show_csv(table: Rows, header: bool) -> None:
+    writer = csv.writer(_Echo(), lineterminator="\n")
+    if header:
+        writer.writerow(table.columns)
+    for row in table.rows:
+        writer.writerow([_csv_value(value) for value in row])
+
+
+class _Echo:
+    def write(self, text: str) -> None:
+        click.echo(text, nl=False)
+
+
+def _csv_value(value: Any) -> Any:
+    value = _plain(value)
+    if isinstance(value, (dict, list)):
+        return json_text(value)
+    return "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
+
+
+def _numeric(table: Rows) -> list[bool]:
+    return [
+        any(isinstance(row[i], (int, float)) for row in table.rows)
+        and all(row[i] is None or isinstance(row[i], (int, float)) for row in table.rows)
+        and not any(isinstance(row[i], bool) for row in table.rows)
+        for i in range(len(table.columns))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    for kinds, convert in _CONVERSIONS:
+        if isinstance(value, kinds):
+            return convert(value)
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+_CONVERSIONS: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...]] = (
+    (Mapping, lambda value: {str(key): _plain(item) for key, item in value.items()}),
+    ((list, tuple, set), lambda value: [_plain(item) for item in value]),
+    ((bytes, bytearray, memoryview), lambda value: bytes(value).hex()),
+)

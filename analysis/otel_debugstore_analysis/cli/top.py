@@ -1,0 +1,62 @@
+"""`debugstore top`: where the time goes."""
+
+from __future__ import annotations
+
+import click
+
+from otel_debugstore_analysis.cli._options import Scope, reading_options
+from otel_debugstore_analysis.cli._output import format_option, remark, show
+from otel_debugstore_analysis.cli._selection import Chosen, selection_options
+
+_ORDERS = ("total", "self", "count", "errors", "p50", "p95", "p99")
+
+
+@click.command()
+@click.option(
+    "--by",
+    multiple=True,
+    metavar="FIELD",
+    help="Group by a column (component, name, layer, service, session, ...) or the key of an attribute; "
+    "may be repeated. By default: component.",
+)
+@click.option("--order", type=click.Choice(_ORDERS), default="total", show_default=True, help="Sort by, descending.")
+@click.option("--limit", "-n", type=click.IntRange(0), default=20, show_default=True, help="Rows at most; 0 for all.")
+@click.option("--slowest", is_flag=True, help="Show the slowest spans instead, with the ids of their traces.")
+@selection_options
+@format_option
+@reading_options
+def command(
+    scope: Scope,
+    by: tuple[str, ...],
+    order: str,
+    limit: int,
+    slowest: bool,
+    chosen: Chosen,
+    output_format: str,
+) -> None:
+    """Show where the time goes: a row a component, largest total first.
+
+    Self time is the time spent in the spans themselves and not in spans below them. Sampled spans count by
+    their weight.
+
+    \b
+    Examples:
+      debugstore top
+      debugstore top --by service --by name --order p99
+      debugstore top --by http.request.method --since 10m
+      debugstore top --where component=parse --slowest
+    """
+    from otel_debugstore_analysis import query
+
+    if slowest and (by or not limit):
+        raise click.UsageError("--slowest shows single spans: it goes without --by, and with a --limit above 0.")
+    with scope.engine() as engine:
+        if slowest:
+            show(query.slowest(engine, selection=chosen.selection(), limit=limit), output_format)
+            return
+        table = query.top(engine, by or "component", selection=chosen.selection(), order=order, limit=limit or None)
+    show(table, output_format)
+    if not table.rows:
+        remark("No span is selected.")
+    if table.left_out:
+        remark(f"{table.left_out:,} more rows are not shown; --limit 0 shows all.")

@@ -1,0 +1,63 @@
+"""The one query layer: analyses over the canonical span table, on whichever engine holds the spans.
+
+Names are imported when they are first used: Ibis takes 0.3 s, and not every command needs it.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otel_debugstore_analysis.query._engine import Compiled, DuckDBEngine, Engine
+    from otel_debugstore_analysis.query._follow import Follower
+    from otel_debugstore_analysis.query._rollup import percentiles_from_rollup
+    from otel_debugstore_analysis.query._selection import EVERYTHING, Selection
+    from otel_debugstore_analysis.query._table import Table
+    from otel_debugstore_analysis.query._top import ORDERS, slowest, slowest_traces, top
+    from otel_debugstore_analysis.query._trace import Trace, TraceSpan, trace
+
+_MODULES = {
+    "EVERYTHING": "_selection",
+    "ORDERS": "_top",
+    "Compiled": "_engine",
+    "DuckDBEngine": "_engine",
+    "Engine": "_engine",
+    "Follower": "_follow",
+    "Selection": "_selection",
+    "Table": "_table",
+    "Trace": "_trace",
+    "TraceSpan": "_trace",
+    "percentiles_from_rollup": "_rollup",
+    "slowest": "_top",
+    "slowest_traces": "_top",
+    "top": "_top",
+    "trace": "_trace",
+}
+
+__all__ = [
+    "EVERYTHING",
+    "ORDERS",
+    "Compiled",
+    "DuckDBEngine",
+    "Engine",
+    "Follower",
+    "Selection",
+    "Table",
+    "Trace",
+    "TraceSpan",
+    "percentiles_from_rollup",
+    "slowest",
+    "slowest_traces",
+    "top",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

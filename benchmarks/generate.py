@@ -1,0 +1,187 @@
+"""Seeded spans: what the attribute figures are measured on.
+
+Requests to a shop of eight services, as traces of five to eight spans with parents; every span carries
+ten attributes as instrumentations set them: a method, a route, a status code, a host, a user's id, a
+request's id, a size, a wait, a boolean, a zone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from array import array
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+
+    from otel_debugstore_exporters.batch import SpanBatch
+
+SEED: Final = 20_220_822
+START_NS: Final = 1_750_000_000_000_000_000
+BATCH: Final = 512
+
+_SERVICES: Final = ("gateway", "cart", "catalog", "payment", "shipping", "currency", "mail", "advice")
+_METHODS: Final = ("GET", "GET", "GET", "POST", "PUT", "DELETE")
+_OPERATIONS: Final = ("list", "get", "put", "check")
+_ROUTES: Final = tuple(f"/api/v1/{s}/{{id}}/{o}" for s in _SERVICES for o in _OPERATIONS)
+_STATUS_CODES: Final = (200,) * 90 + (201,) * 4 + (304,) * 3 + (404,) * 2 + (500,)
+_HOSTS: Final = tuple(f"shop-{n:02d}.eu-central.internal" for n in range(24))
+_ZONES: Final = ("eu-central-1a", "eu-central-1b", "eu-central-1c")
+_USERS: Final = 50_000
+
+
+class Operation(NamedTuple):
+    """What a span of the generator is about."""
+
+    service: int
+    name: str
+    attributes: dict[str, Any]
+
+
+def operations(seed: int = SEED) -> Iterator[Operation]:
+    """Yield operations without end, with a request id that changes with every one of them."""
+    chance = random.Random(seed)
+    uniform, bits = chance.random, chance.getrandbits
+    for number in itertools.count():
+        service = int(uniform() * len(_SERVICES))
+        route = _ROUTES[service * len(_OPERATIONS) + int(uniform() * len(_OPERATIONS))]
+        yield Operation(
+            service,
+            route.replace("/{id}/", " ").removeprefix("/api/v1/"),
+            {
+                "http.request.method": _METHODS[int(uniform() * len(_METHODS))],
+                "http.route": route,
+                "http.response.status_code": _STATUS_CODES[int(uniform() * 100)],
+                "server.address": _HOSTS[int(uniform() * len(_HOSTS))],
+                "enduser.id": f"user-{int(uniform() * uniform() * _USERS):05d}",
+                "request.id": f"{bits(64):016x}",
+                "http.response.body.size": int(60 / (uniform() + 0.001)),
+                "queue.wait_ms": round(0.5 / (uniform() + 0.01), 3),
+                "cache.hit": number % 7 < 5,
+                "cloud.availability_zone": _ZONES[number % 3],
+            },
+        )
+
+
+def batches(count: int, seed: int = SEED, start_ns: int = START_NS) -> Iterator[SpanBatch]:
+    """Yield `count` ended spans without the SDK, as batches of 512.
+
+    Args:
+        count: How many spans.
+        seed: The same seed gives the same spans.
+        start_ns: When the first begins, nanoseconds since 1970; they come at about 2,000 a second.
+    """
+    source = _spans(seed, start_ns)
+    made = operations(seed)
+    for first in range(0, count, BATCH):
+        yield _batch(list(itertools.islice(source, min(BATCH, count - first))), made)
+
+
+class _Span(NamedTuple):
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    start_ns: int
+    end_ns: int
+
+
+def _spans(seed: int, start_ns: int) -> Iterator[_Span]:
+    """Yield the skeletons of traces: a root, and children that lie within their parent."""
+    chance = random.Random(seed + 1)
+    while True:
+        start_ns += chance.randrange(6_000_000)
+        trace_id = chance.randbytes(16)
+        duration = int(chance.lognormvariate(16.5, 0.8))
+        parents = [_Span(trace_id, chance.randbytes(8), bytes(8), start_ns, start_ns + duration)]
+        yield parents[0]
+        for number in range(chance.randrange(4, 8)):
+            parent = parents[number // 2]
+            length = parent.end_ns - parent.start_ns
+            start = parent.start_ns + int(length * 0.4 * (number % 2) + length * 0.1 * chance.random())
+            end = start + int(length * 0.4 * chance.random())
+            parents.append(_Span(trace_id, chance.randbytes(8), parent.span_id, start, end))
+            yield parents[-1]
+
+
+def _batch(spans: list[_Span], made: Iterator[Operation]) -> SpanBatch:
+    from otel_debugstore_exporters.batch import Resource, Scope, SpanBatch
+
+    chosen = list(itertools.islice(made, len(spans)))
+    numbers: dict[str, int] = {}
+    trace_ids, span_ids, parent_ids, starts, ends = zip(*spans, strict=True)
+    zeros = bytes(4 * len(spans))
+    return SpanBatch(
+        trace_ids=b"".join(trace_ids),
+        span_ids=b"".join(span_ids),
+        parent_ids=b"".join(parent_ids),
+        start_ns=array("q", starts),
+        end_ns=array("q", ends),
+        kinds=bytes(2 if parent == bytes(8) else 1 for parent in parent_ids),
+        status_codes=bytes(2 if o.attributes["http.response.status_code"] == 500 else 0 for o in chosen),
+        flags=array("I", zeros),
+        name_index=array("I", [numbers.setdefault(o.name, len(numbers)) for o in chosen]),
+        names=list(numbers),
+        resources=[Resource({"service.name": service, "telemetry.sdk.language": "python"}) for service in _SERVICES],
+        resource_index=array("I", [o.service for o in chosen]),
+        scopes=[Scope("shop", "1.0")],
+        scope_index=array("I", zeros),
+        attributes=[o.attributes for o in chosen],
+        pid=4711,
+    )
+
+
+class Emitter:
+    """Makes spans with the SDK, from operations that were made before: what costs is the SDK."""
+
+    def __init__(self, provider: TracerProvider, seed: int = SEED, variety: int = 4096) -> None:
+        """Prepare `variety` operations, which are used in turn."""
+        self._tracer = provider.get_tracer("shop", "1.0")
+        self._operations = [(o.name, o.attributes) for o in itertools.islice(operations(seed), variety)]
+
+    def emit(self, count: int) -> None:
+        """Start and end `count` spans with ten attributes each."""
+        start_span = self._tracer.start_span
+        for name, attributes in itertools.islice(itertools.cycle(self._operations), count):
+            start_span(name, attributes=attributes).end()
+
+    def latencies_ns(self, count: int) -> array[int]:
+        """Start and end `count` spans, and return how long each of them took the caller."""
+        from time import perf_counter_ns
+
+        start_span = self._tracer.start_span
+        found = array("q", bytes(8 * count))
+        for number, (name, attributes) in enumerate(itertools.islice(itertools.cycle(self._operations), count)):
+            began = perf_counter_ns()
+            start_span(name, attributes=attributes).end()
+            found[number] = perf_counter_ns() - began
+        return found
+
+
+def readable_spans(count: int, seed: int = SEED) -> list[ReadableSpan]:
+    """Return ended spans of the SDK, in traces of six with parents."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
+
+    ended: list[ReadableSpan] = []
+
+    class Collector(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            ended.append(span)
+
+    provider = TracerProvider(resource=Resource({"service.name": "shop"}), shutdown_on_exit=False)
+    provider.add_span_processor(Collector())
+    tracer = provider.get_tracer("shop", "1.0")
+    open_spans: list[trace.Span] = []
+    for number, operation in enumerate(itertools.islice(operations(seed), count)):
+        parent = trace.set_span_in_context(open_spans[number % 6 // 2]) if number % 6 else None
+        span = tracer.start_span(operation.name, context=parent, attributes=operation.attributes)
+        assert isinstance(span, Span)
+        open_spans.append(span)
+        if number % 6 == 5 or number == count - 1:
+            for one in reversed(open_spans):
+                one.end()
+            open_spans.clear()
+    return ended

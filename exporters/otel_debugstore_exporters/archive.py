@@ -1,0 +1,107 @@
+"""Sessions as Parquet files, for keeping and for other tools.
+
+`archive_session` writes `{session}.archive/{table}.parquet`, one file a table of `schema`; attributes
+are JSON text there (VARIANT in Parquet is slow to read). A reader takes an archive like a session.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from otel_debugstore.errors import DebugStoreError
+from otel_debugstore_exporters import schema
+from otel_debugstore_exporters.reader import SessionReader
+from otel_debugstore_exporters.segment import connect, first_line, quoted, remove_segment
+from otel_debugstore_exporters.session import SessionPaths
+
+ARCHIVED_TABLES: Final = tuple(table for table in schema.TABLES if table != "segment")
+_WRITTEN_AS: Final = "FORMAT parquet, COMPRESSION zstd"
+
+
+class ArchiveError(DebugStoreError):
+    """A session can't be archived."""
+
+
+def archive_session(paths: SessionPaths, *, remove: bool = False) -> Path:
+    """Write a session's archive, all of it or nothing, and return its folder.
+
+    Args:
+        paths: The session.
+        remove: Remove the journal and the segments afterwards; refused while somebody records.
+
+    Raises:
+        ArchiveError: The session is being recorded, has an archive already, or the disk refused.
+        SessionNotFoundError: There is none.
+    """
+    paths.require()
+    if paths.archive.exists():
+        raise ArchiveError(f"{paths.archive} exists already; move it away to archive the session again.")
+    if remove and paths.is_live():
+        raise ArchiveError(
+            f"Session {paths.session_id} is being recorded; stop its program, or archive without removing."
+        )
+    temporary = paths.archive.with_name(f".{paths.archive.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with SessionReader(paths.base_path, [paths.session_id]) as reader:
+            reader.refresh()
+            export_parquet(reader, temporary)
+            expected = reader.connection.execute("SELECT count(*) FROM spans").fetchall()[0][0]
+        _check(temporary, expected)
+        temporary.rename(paths.archive)
+    except (duckdb.Error, OSError) as error:
+        raise ArchiveError(
+            f"Session {paths.session_id} can't be archived ({first_line(error)}); free space or check access."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if remove:
+        for path in paths.segments():
+            remove_segment(path)
+        shutil.rmtree(paths.journal, ignore_errors=True)
+    return paths.archive
+
+
+def export_parquet(reader: SessionReader, folder: Path) -> None:
+    """Write every table of the reader's view as Parquet into `folder`."""
+    for table in ARCHIVED_TABLES:
+        columns = schema.TABLES[table]
+        selected = ", ".join(
+            f"{name}::JSON::VARCHAR AS {name}" if kind == "VARIANT" else name for name, kind in columns.items()
+        )
+        if table == "spans":
+            source = reader.spans_sql(tuple(columns))
+        elif table == "traces":
+            source = "SELECT * FROM traces"
+        else:
+            source = " UNION ALL ".join(f"SELECT * FROM {part}.{table}" for part in reader.parts)
+        distinct = _DISTINCT.get(table, "")
+        order = "ORDER BY start_ns" if table in ("spans", "traces") else ""
+        reader.connection.execute(
+            f"COPY (SELECT {distinct} {selected} FROM ({source}) {order}) "
+            f"TO {quoted(folder / f'{table}.parquet')} ({_WRITTEN_AS})"
+        )
+
+
+_DISTINCT: Final = {
+    "resources": "DISTINCT ON (resource_id)",
+    "scopes": "DISTINCT ON (scope_id)",
+    "payloads": "DISTINCT ON (digest)",
+    "code": "DISTINCT ON (variant)",
+}
+
+
+def _check(folder: Path, expected: int) -> None:
+    connection = connect()
+    try:
+        sql = f"SELECT count(*) FROM read_parquet({quoted(folder / 'spans.parquet')})"
+        found = connection.execute(sql).fetchall()[0][0]
+    finally:
+        connection.close()
+    if found != expected:
+        raise ArchiveError(f"The archive holds {found} of {expected} spans; nothing was archived. Try again.")

@@ -1,0 +1,212 @@
+"""A batch as bytes and back: the journal's blob format.
+
+A blob is a header (`HEADER`) and one zstd frame that holds one msgpack map: a key a column of
+`SpanBatch`. Fixed-width columns are little-endian binary. Integers beyond 64 bits are msgpack
+extension 1 (decimal text); strings may hold lone surrogates. Later versions may add keys, which
+readers ignore; a change that readers can't ignore raises `BLOB_VERSION`.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgpack
+import zstandard
+
+from otel_debugstore.errors import CorruptDataError, FormatVersionError
+from otel_debugstore_exporters.batch import Event, Link, Resource, Scope, SpanBatch
+
+BLOB_VERSION: Final = 1
+HEADER: Final = struct.Struct("<BxHIIqqq")
+"""version, header length, span count, writer pid (0: unknown), min start, max end, written at."""
+
+_ZSTD_LEVEL: Final = 3
+_MAX_RAW_BYTES: Final = 1 << 30
+_BIG_INTEGER: Final = 1
+_MAX_DEPTH: Final = 64
+
+if sys.byteorder != "little":
+    raise ImportError("otel-debugstore keeps little-endian columns and has not been ported to this machine.")
+
+
+class BlobHeader(NamedTuple):
+    """What can be known of a blob without decompressing it. Times in nanoseconds since 1970."""
+
+    span_count: int
+    pid: int | None
+    min_start_ns: int
+    max_end_ns: int
+    written_ns: int
+
+
+def encode(batch: SpanBatch, written_ns: int) -> bytes:
+    """Return the batch as one blob.
+
+    Args:
+        batch: At least one span.
+        written_ns: The time of writing, nanoseconds since 1970.
+    """
+    header = HEADER.pack(
+        BLOB_VERSION,
+        HEADER.size,
+        len(batch),
+        batch.pid or 0,
+        min(batch.start_ns),
+        max(batch.end_ns),
+        written_ns,
+    )
+    columns = _columns(batch)
+    try:
+        raw = _pack(columns)
+    except (OverflowError, ValueError, TypeError):
+        raw = _pack(plain(columns))
+    return header + zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(raw)
+
+
+def read_header(blob: bytes | memoryview) -> BlobHeader:
+    """Return what the header says.
+
+    Raises:
+        FormatVersionError: A newer version wrote the blob.
+        CorruptDataError: It is too short to be a blob.
+    """
+    if len(blob) < HEADER.size:
+        raise CorruptDataError(f"A journal blob of {len(blob)} bytes is too short to be one; run `debugstore doctor`.")
+    version, _, count, pid, start, end, written = HEADER.unpack_from(blob)
+    if version > BLOB_VERSION:
+        raise FormatVersionError(
+            f"A journal blob has format version {version}, this otel-debugstore reads up to {BLOB_VERSION}: "
+            "upgrade it (pip install -U otel-debugstore)."
+        )
+    return BlobHeader(count, pid or None, start, end, written)
+
+
+def decode(blob: bytes | memoryview) -> SpanBatch:
+    """Return the batch that `encode` made a blob of.
+
+    Raises:
+        FormatVersionError: A newer version wrote the blob.
+        CorruptDataError: The blob is damaged.
+    """
+    header = read_header(blob)
+    length = HEADER.unpack_from(blob)[1]
+    try:
+        raw = zstandard.ZstdDecompressor().decompress(bytes(blob[length:]), max_output_size=_MAX_RAW_BYTES)
+        columns = msgpack.unpackb(
+            raw, raw=False, unicode_errors="surrogatepass", ext_hook=_read_extension, strict_map_key=False
+        )
+        batch = _batch(columns, header.pid)
+    except (zstandard.ZstdError, ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise CorruptDataError(f"A journal blob can't be decoded ({error}); run `debugstore doctor`.") from error
+    if len(batch) != header.span_count:
+        raise CorruptDataError("A journal blob holds another number of spans than it says; run `debugstore doctor`.")
+    return batch
+
+
+def pack_value(value: Any) -> bytes:
+    """Return a value of the attribute kinds as msgpack, exactly (see the module's first lines)."""
+    try:
+        return _pack(value)
+    except (OverflowError, ValueError, TypeError):
+        return _pack(plain(value))
+
+
+def unpack_value(data: bytes) -> Any:
+    """Return the value that `pack_value` packed; sequences come back as lists."""
+    return msgpack.unpackb(
+        data, raw=False, unicode_errors="surrogatepass", ext_hook=_read_extension, strict_map_key=False
+    )
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return `value` with what msgpack can't hold replaced: big integers exactly, other types by text."""
+    if value is None or isinstance(value, (bool, float, str, bytes)):
+        return value
+    if isinstance(value, int):
+        if -(2**63) <= value < 2**64:
+            return int(value)
+        return msgpack.ExtType(_BIG_INTEGER, b"%x" % value if value >= 0 else b"-%x" % -value)
+    if depth >= _MAX_DEPTH:
+        return "(nested too deep)"
+    if isinstance(value, Mapping):
+        return {plain_key(k): plain(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, Sequence):
+        return [plain(v, depth + 1) for v in value]
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    return f"({type(value).__module__}.{type(value).__qualname__})"
+
+
+def plain_key(key: Any) -> str | bytes | int:
+    """Return a mapping key that msgpack can hold (the sparse columns' keys are row numbers)."""
+    return key if isinstance(key, (str, bytes, int)) else str(plain(key))
+
+
+def _pack(value: Any) -> bytes:
+    packed: bytes = msgpack.packb(value, use_bin_type=True, unicode_errors="surrogatepass")
+    return packed
+
+
+def _read_extension(code: int, data: bytes) -> Any:
+    if code == _BIG_INTEGER:
+        return int(data, 16)
+    return msgpack.ExtType(code, data)
+
+
+def _columns(batch: SpanBatch) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        "trace_ids": batch.trace_ids,
+        "span_ids": batch.span_ids,
+        "parent_ids": batch.parent_ids,
+        "start_ns": batch.start_ns.tobytes(),
+        "end_ns": batch.end_ns.tobytes(),
+        "kinds": batch.kinds,
+        "status_codes": batch.status_codes,
+        "flags": batch.flags.tobytes(),
+        "names": batch.names,
+        "name_index": batch.name_index.tobytes(),
+        "resources": batch.resources,
+        "resource_index": batch.resource_index.tobytes(),
+        "scopes": batch.scopes,
+        "scope_index": batch.scope_index.tobytes(),
+        "attributes": batch.attributes,
+    }
+    for name in ("status_messages", "trace_states", "events", "links", "dropped"):
+        sparse = getattr(batch, name)
+        if sparse:
+            columns[name] = sparse
+    return columns
+
+
+def _batch(columns: dict[str, Any], pid: int | None) -> SpanBatch:
+    batch = SpanBatch(
+        trace_ids=columns["trace_ids"],
+        span_ids=columns["span_ids"],
+        parent_ids=columns["parent_ids"],
+        start_ns=array("q", columns["start_ns"]),
+        end_ns=array("q", columns["end_ns"]),
+        kinds=columns["kinds"],
+        status_codes=columns["status_codes"],
+        flags=array("I", columns["flags"]),
+        names=columns["names"],
+        name_index=array("I", columns["name_index"]),
+        resources=[Resource(*value) for value in columns["resources"]],
+        resource_index=array("I", columns["resource_index"]),
+        scopes=[Scope(*value) for value in columns["scopes"]],
+        scope_index=array("I", columns["scope_index"]),
+        attributes=columns["attributes"],
+        status_messages=columns.get("status_messages", {}),
+        trace_states=columns.get("trace_states", {}),
+        events={row: [Event(*e) for e in events] for row, events in columns.get("events", {}).items()},
+        links={row: [Link(*e) for e in links] for row, links in columns.get("links", {}).items()},
+        dropped={row: tuple(counts) for row, counts in columns.get("dropped", {}).items()},
+        pid=pid,
+    )
+    count = len(batch.attributes)
+    if (len(batch.trace_ids), len(batch.span_ids), len(batch.start_ns)) != (16 * count, 8 * count, count):
+        raise ValueError("columns differ in length")
+    return batch

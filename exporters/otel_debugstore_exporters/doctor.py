@@ -1,0 +1,205 @@
+"""What is wrong with stored sessions, and what can be mended.
+
+`examine` looks and changes nothing. `repair` mends what can be mended without losing a readable span:
+it sets unreadable files aside (never deletes them), removes leftovers of dead writers, releases dead
+readers, and forgets what is held twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import duckdb
+import lmdb.verify
+
+from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
+from otel_debugstore_exporters import codec
+from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.reader import open_to_read
+from otel_debugstore_exporters.seal import forget_covered
+from otel_debugstore_exporters.segment import (
+    Segment,
+    attached,
+    connect,
+    read_sources,
+    remove_segment,
+    without_covered,
+)
+from otel_debugstore_exporters.session import SessionPaths, list_sessions
+
+Severity = Literal["note", "problem"]
+
+DROP_REASONS: Final = {
+    "queue_full": "the queue was full for 100 ms: raise OTEL_DEBUGSTORE_QUEUE_SIZE",
+    "after_shutdown": "spans ended after the tracer provider was shut down",
+    "unencodable": "a value in them could not be encoded",
+    "disk": "the journal could not be written: free space, or check access",
+    "corrupt": "their blob in the journal was damaged when it was sealed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to know about a session. A `problem` makes `debugstore doctor` exit with 1."""
+
+    session: str
+    severity: Severity
+    subject: str
+    what: str
+    remedy: str
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Repairable:
+    finding: Finding
+    mend: Callable[[], None] | None = None
+
+
+def examine(base_path: Path, session_ids: Sequence[str] | None = None) -> list[Finding]:
+    """Return what is wrong, and what was dropped, in the given sessions (default: all)."""
+    return [item.finding for paths in _sessions(base_path, session_ids) for item in _examine(paths)]
+
+
+def repair(base_path: Path, session_ids: Sequence[str] | None = None) -> list[Finding]:
+    """Mend what can be mended, and return what was found with `repaired` set where it was."""
+    findings = []
+    for paths in _sessions(base_path, session_ids):
+        for item in _examine(paths):
+            repaired = False
+            if item.mend is not None:
+                with contextlib.suppress(OSError, DebugStoreError):
+                    item.mend()
+                    repaired = True
+            findings.append(replace(item.finding, repaired=repaired))
+    return findings
+
+
+def _sessions(base_path: Path, session_ids: Sequence[str] | None) -> list[SessionPaths]:
+    if session_ids is None:
+        return [SessionPaths(base_path, session_id) for session_id in list_sessions(base_path)]
+    return [SessionPaths(base_path, session_id).require() for session_id in session_ids]
+
+
+def _examine(paths: SessionPaths) -> Iterator[_Repairable]:
+    with contextlib.closing(connect()) as connection:
+        segments = []
+        for path in paths.segments():
+            found = _examine_segment(paths, path, connection)
+            if isinstance(found, Segment):
+                segments.append(found)
+            else:
+                yield found
+        yield from _examine_leftovers(paths, segments)
+        yield from _examine_journal(paths, without_covered(segments))
+
+
+def _examine_segment(paths: SessionPaths, path: Path, connection: duckdb.DuckDBPyConnection) -> Segment | _Repairable:
+    try:
+        with attached(connection, path) as name:
+            segment = read_sources(connection, name, path)
+            count = connection.execute(f"SELECT count(span_id), sum(duration_ns) FROM {name}.spans").fetchall()[0][0]
+    except FileNotFoundError:
+        return Segment(path, ())
+    except FormatVersionError as error:
+        return _Repairable(_problem(paths, path.name, "a newer version wrote it", str(error)))
+    except (CorruptDataError, duckdb.Error) as error:
+        return _Repairable(
+            _problem(paths, path.name, f"can't be read ({error})", "`debugstore doctor --repair` sets it aside"),
+            lambda: _set_aside(path),
+        )
+    if count != segment.span_count:
+        what = f"holds {count} spans, says {segment.span_count}"
+        return _Repairable(_problem(paths, path.name, what, "restore the file from a copy"))
+    return segment
+
+
+def _examine_leftovers(paths: SessionPaths, segments: list[Segment]) -> Iterator[_Repairable]:
+    for path in paths.abandoned():
+        what, remedy = (
+            "left by a writer that died; its spans are elsewhere",
+            "`debugstore doctor --repair` removes it",
+        )
+        yield _Repairable(_note(paths, path.name, what, remedy), lambda path=path: remove_segment(path))  # type: ignore[misc]
+    kept = {segment.path for segment in without_covered(segments)}
+    for segment in segments:
+        if segment.path not in kept:
+            what = "a larger segment holds all of it (counted once)"
+            yield _Repairable(
+                _note(paths, segment.path.name, what, "`debugstore doctor --repair` removes it"),
+                lambda segment=segment: remove_segment(segment.path),  # type: ignore[misc]
+            )
+    for path in paths.quarantined():
+        what = "a journal that could not be read was set aside"
+        yield _Repairable(_note(paths, path.name, what, "keep it for analysis, or delete it"))
+
+
+def _examine_journal(paths: SessionPaths, segments: list[Segment]) -> Iterator[_Repairable]:
+    if not (paths.journal / "data.mdb").exists():
+        return
+    set_aside = "`debugstore doctor --repair` sets it aside; recording begins a new one"
+    try:
+        problems: list[str] = lmdb.verify.verify(str(paths.journal))  # type: ignore[no-untyped-call]
+        if problems:
+            raise CorruptDataError(problems[0])
+        journal = open_to_read(paths.journal)
+    except FormatVersionError as error:
+        yield _Repairable(_problem(paths, paths.journal.name, "a newer version wrote it", str(error)))
+        return
+    except (DebugStoreError, lmdb.Error, OSError, ValueError) as error:
+        yield _Repairable(
+            _problem(paths, paths.journal.name, f"can't be read ({error})", set_aside),
+            lambda: _set_aside(paths.journal),
+        )
+        return
+    with journal:
+        yield from _examine_blobs(paths, journal, segments)
+        for drop in journal.drops():
+            why = DROP_REASONS.get(drop.reason, "see docs/losses.md")
+            yield _Repairable(
+                _note(paths, f"process {drop.pid}", f"{drop.count} spans were dropped ({drop.reason})", why)
+            )
+
+
+def _examine_blobs(paths: SessionPaths, journal: Journal, segments: list[Segment]) -> Iterator[_Repairable]:
+    sealed = [s for segment in segments for s in segment.sources if s.source_id == journal.journal_id]
+    twice = 0
+    for sequence, blob in journal.blobs():
+        if any(source.first_seq <= sequence <= source.last_seq for source in sealed):
+            twice += 1
+            continue
+        try:
+            codec.decode(blob)
+        except FormatVersionError as error:
+            yield _Repairable(_problem(paths, f"blob {sequence}", "a newer version wrote it", str(error)))
+        except CorruptDataError as error:
+            remedy = "sealing counts its spans as dropped (corrupt)"
+            yield _Repairable(_problem(paths, f"blob {sequence}", str(error), remedy))
+    if twice:
+        what = f"{twice} blobs are in a segment too (counted once)"
+        yield _Repairable(
+            _note(paths, paths.journal.name, what, "the next sealing deletes them"),
+            lambda: _forget(paths, segments),
+        )
+
+
+def _forget(paths: SessionPaths, segments: list[Segment]) -> None:
+    with Journal.open(paths.journal) as journal:
+        forget_covered(journal, segments)
+
+
+def _set_aside(path: Path) -> None:
+    path.rename(path.with_name(f"{path.name}.corrupt-{time.time_ns()}"))
+
+
+def _problem(paths: SessionPaths, subject: str, what: str, remedy: str) -> Finding:
+    return Finding(paths.session_id, "problem", subject, what, remedy)
+
+
+def _note(paths: SessionPaths, subject: str, what: str, remedy: str) -> Finding:
+    return Finding(paths.session_id, "note", subject, what, remedy)

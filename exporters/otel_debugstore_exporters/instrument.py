@@ -1,0 +1,170 @@
+"""Putting the recorder into a tracer provider: with zero code, and by `configure()`.
+
+Zero code: the SDK gives our exporter a stock processor, which loses spans at full blast and waits 5 s.
+`pre_instrument`, which `opentelemetry-instrument` calls when the provider is there, replaces that one and
+no other by a `BoundedSpanProcessor`, and adds the processor that seals. It changes private attributes of
+the SDK; where these have another shape, the stock processor stays, with its limits, and one line says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
+from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE, OTEL_SERVICE_NAME
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+
+from otel_debugstore.active_session import owns_session, program_name
+from otel_debugstore.attributes import SERVICE_NAME
+from otel_debugstore.config import Settings
+from otel_debugstore.errors import ConfigurationError
+from otel_debugstore.lifecycle import flush_at_end
+from otel_debugstore.log import warn_once
+from otel_debugstore.processor import BoundedSpanProcessor
+from otel_debugstore_exporters.exporter import LmdbSpanExporter
+
+EXPORTER_NAME: Final = "debugstore"
+_RETIRE_SECONDS: Final = 1.0
+
+
+def pre_instrument() -> None:
+    """Replace the stock processor of our exporter in the global provider. Idempotent, never raises."""
+    try:
+        if not isinstance(trace.get_tracer_provider(), TracerProvider):
+            _configure_sdk()
+        provider = trace.get_tracer_provider()
+        if isinstance(provider, TracerProvider):
+            _take_over(provider)
+    except Exception as error:  # noqa: BLE001  # it would stop every instrumentor
+        warn_once(
+            "instrument",
+            f"Setting up failed ({error!r}); spans are recorded with the SDK's own limits, if at all.",
+        )
+
+
+def configure(
+    session_id: str | None = None, base_path: str | os.PathLike[str] | None = None, **settings: Any
+) -> TracerProvider:
+    """Record the spans of this program from now on; return the tracer provider.
+
+    The global SDK provider is used if there is one, else one is made and set. Calling it again for the
+    same session changes nothing.
+
+    Args:
+        session_id: The session to record into; by default that of the environment, or a new one named
+            after the service or script.
+        base_path: The directory of the sessions, by default "debug_data".
+        settings: Other fields of `Settings`.
+
+    Raises:
+        ConfigurationError: A setting can't be used, or this process records into another session.
+        InvalidSessionIdError: `session_id` can't be one.
+    """
+    chosen = Settings.from_environment(session_id=session_id, base_path=base_path, **settings)
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = _new_provider()
+    for exporter in _exporters(provider):
+        recorded = exporter.activate(_service_name(provider)).session_id
+        if session_id is not None and recorded != session_id:
+            raise ConfigurationError(
+                f"Session {session_id!r} can't be recorded: this process records into {recorded!r} already. "
+                "Call configure() once, before other set-up, or set OTEL_DEBUGSTORE_SESSION."
+            )
+        _take_over(provider)
+        return provider
+    exporter = LmdbSpanExporter(chosen)
+    processor = _recorder(provider, exporter)
+    provider.add_span_processor(processor)
+    _complete(provider, processor, exporter)
+    return provider
+
+
+def _configure_sdk() -> None:
+    """Set the SDK up as a configurator would, if one is asked for and none is installed."""
+    names = [name.strip() for name in os.environ.get(OTEL_TRACES_EXPORTER, "").split(",")]
+    if EXPORTER_NAME in names or os.environ.get(OTEL_CONFIG_FILE):
+        from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+
+        _OTelSDKConfigurator().configure()  # type: ignore[no-untyped-call]
+
+
+def _new_provider() -> TracerProvider:
+    named = os.environ.get(OTEL_SERVICE_NAME) or SERVICE_NAME in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    provider = TracerProvider(resource=Resource.create({} if named else {SERVICE_NAME: program_name()}))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def _take_over(provider: TracerProvider) -> None:
+    """Replace the stock processors that hold our exporter."""
+    multi = provider._active_span_processor
+    retired = []
+    with multi._lock:
+        processors = []
+        for processor in multi._span_processors:
+            exporter = _stock_exporter(processor)
+            if exporter is None:
+                processors.append(processor)
+            else:
+                recorder = _recorder(provider, exporter)
+                processors.append(recorder)
+                retired.append((processor, recorder, exporter))
+        multi._span_processors = tuple(processors)
+    for processor, recorder, exporter in retired:
+        _retire(processor)
+        _complete(provider, recorder, exporter)
+
+
+def _recorder(provider: TracerProvider, exporter: LmdbSpanExporter) -> BoundedSpanProcessor:
+    exporter.activate(_service_name(provider))
+    settings = exporter.settings
+    return BoundedSpanProcessor(
+        exporter, max_bytes=settings.queue_max_bytes, schedule_delay_millis=settings.schedule_delay_millis
+    )
+
+
+def _complete(provider: TracerProvider, recorder: BoundedSpanProcessor, exporter: LmdbSpanExporter) -> None:
+    """Add what seals, after what records, so that a shutdown commits before it seals."""
+    from otel_debugstore_exporters.sync import DuckDBSyncProcessor
+
+    paths = exporter.activate()
+    flush_at_end(recorder)
+    provider.add_span_processor(
+        DuckDBSyncProcessor(paths, exporter.settings, owns_session(paths.session_id), recorder.is_busy)
+    )
+
+
+def _stock_exporter(processor: SpanProcessor) -> LmdbSpanExporter | None:
+    """Return our exporter if a stock processor (not a subclass, which may do more) holds it."""
+    if type(processor) in (BatchSpanProcessor, SimpleSpanProcessor):
+        exporter = processor.span_exporter  # type: ignore[attr-defined]
+        return exporter if isinstance(exporter, LmdbSpanExporter) else None
+    return None
+
+
+def _retire(processor: Any) -> None:
+    """Stop a stock processor; its worker exports what it has, and the exporter stays open."""
+    if isinstance(processor, BatchSpanProcessor):
+        worker = processor._batch_processor
+        worker._shutdown = True
+        worker._worker_awaken.set()
+        worker._worker_thread.join(_RETIRE_SECONDS)
+
+
+def _exporters(provider: TracerProvider) -> Iterator[LmdbSpanExporter]:
+    for processor in provider._active_span_processor._span_processors:
+        if isinstance(processor, BoundedSpanProcessor) and isinstance(processor.sink, LmdbSpanExporter):
+            yield processor.sink
+        elif exporter := _stock_exporter(processor):
+            yield exporter
+
+
+def _service_name(provider: TracerProvider) -> str:
+    name = provider.resource.attributes.get(SERVICE_NAME, "")
+    return name if isinstance(name, str) else ""

@@ -1,0 +1,174 @@
+"""Ended SDK spans as a batch. This runs for every span of the observed program: keep it lean.
+
+Fields are taken from the SDK's private slots by one C-level getter a span (3.5 us a span less than
+through the public properties, which copy); a span that lacks them goes through the properties.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any, Final
+
+from opentelemetry.sdk.resources import Resource as SdkResource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
+
+from otel_debugstore_exporters.batch import (
+    MAX_TIME,
+    ROOT,
+    UNKNOWN_TIME,
+    Attributes,
+    Event,
+    Link,
+    Resource,
+    Scope,
+    SpanBatch,
+)
+
+_PRIVATE: Final = attrgetter(
+    "_name",
+    "_context",
+    "_parent",
+    "_attributes",
+    "_events",
+    "_links",
+    "_kind.value",
+    "_status",
+    "_start_time",
+    "_end_time",
+    "_resource",
+    "_instrumentation_scope",
+)
+_PUBLIC: Final = attrgetter(
+    "name",
+    "context",
+    "parent",
+    "attributes",
+    "events",
+    "links",
+    "kind.value",
+    "status",
+    "start_time",
+    "end_time",
+    "resource",
+    "instrumentation_scope",
+)
+_STATUS_DROPPED: Final = attrgetter("status_code.value", "description")
+_REMOTE_KNOWN: Final = 0x100
+_REMOTE: Final = 0x200
+_NO_CONTEXT: Final = SpanContext(0, 0, is_remote=False)
+
+
+def batch_from_readable(spans: Sequence[ReadableSpan], pid: int) -> SpanBatch:
+    """Return ended SDK spans as one batch.
+
+    Args:
+        spans: At least one ended span; they are frozen, so their attributes are shared, not copied.
+        pid: The process that recorded them.
+    """
+    try:
+        rows = list(map(_PRIVATE, spans))
+    except AttributeError:
+        rows = list(map(_PUBLIC, spans))
+    names, contexts, parents, attributes, events, links, kinds, statuses, starts, ends, resources, scopes = zip(
+        *rows, strict=True
+    )
+    if None in contexts:
+        contexts = tuple(context or _NO_CONTEXT for context in contexts)
+    trace_ids, span_ids, _, trace_flags, trace_states, _ = zip(*contexts, strict=True)
+    status_codes, descriptions = zip(*map(_STATUS_DROPPED, statuses), strict=True)
+    name_numbers: dict[str, int] = {}
+    resource_numbers: dict[int, int] = {}
+    scope_numbers: dict[int, int] = {}
+    batch = SpanBatch(
+        trace_ids=b"".join([i.to_bytes(16, "big") for i in trace_ids]),
+        span_ids=b"".join([i.to_bytes(8, "big") for i in span_ids]),
+        parent_ids=b"".join([ROOT if p is None else p.span_id.to_bytes(8, "big") for p in parents]),
+        start_ns=_times(starts),
+        end_ns=_times(ends),
+        kinds=bytes([kind + 1 for kind in kinds]),
+        status_codes=bytes(status_codes),
+        flags=array("I", map(_flags, trace_flags, parents)),
+        name_index=array("I", [name_numbers.setdefault(n, len(name_numbers)) for n in names]),
+        resource_index=array("I", [resource_numbers.setdefault(id(r), len(resource_numbers)) for r in resources]),
+        scope_index=array("I", [scope_numbers.setdefault(id(s), len(scope_numbers)) for s in scopes]),
+        attributes=[getattr(a, "_dict", None) or dict(a or {}) for a in attributes],
+        pid=pid,
+    )
+    batch.names = list(name_numbers)
+    batch.resources = [_resource(r) for r in _distinct(resources, resource_numbers)]
+    batch.scopes = [_scope(s) for s in _distinct(scopes, scope_numbers)]
+    if any(descriptions):
+        batch.status_messages = {row: text for row, text in enumerate(descriptions) if text}
+    if any(trace_states):
+        batch.trace_states = {row: state.to_header() for row, state in enumerate(trace_states) if state}
+    for row, some in enumerate(events):
+        if some:
+            batch.events[row] = [_event(event) for event in some]
+    for row, some in enumerate(links):
+        if some:
+            batch.links[row] = [_link(link) for link in some]
+    for row, counts in enumerate(
+        zip(map(_dropped, attributes), map(_dropped, events), map(_dropped, links), strict=True)
+    ):
+        if any(counts):
+            batch.dropped[row] = counts
+    return batch
+
+
+def _flags(trace_flags: int, parent: SpanContext | None) -> int:
+    if parent is None:
+        return trace_flags & 0xFF
+    return (trace_flags & 0xFF) | _REMOTE_KNOWN | (_REMOTE if parent.is_remote else 0)
+
+
+def _times(times: Sequence[int | None]) -> array[int]:
+    try:
+        return array("q", times)  # type: ignore[arg-type]  # None takes the other road
+    except (TypeError, OverflowError):
+        return array("q", [UNKNOWN_TIME if t is None else max(UNKNOWN_TIME + 1, min(MAX_TIME, int(t))) for t in times])
+
+
+def _distinct(values: Sequence[Any], numbers: dict[int, int]) -> list[Any]:
+    found = {id(value): value for value in values}
+    return [found[key] for key in numbers]
+
+
+def _dropped(bounded: Any) -> int:
+    return getattr(bounded, "dropped", 0)
+
+
+def _plain(attributes: Any) -> Attributes:
+    """The attributes' own dict: a BoundedAttributes would be packed item by item."""
+    found: Attributes | None = getattr(attributes, "_dict", None)
+    return dict(attributes or {}) if found is None else found
+
+
+def _resource(resource: SdkResource | None) -> Resource:
+    if resource is None:
+        return Resource()
+    return Resource(_plain(resource.attributes), resource.schema_url or "")
+
+
+def _scope(scope: Any) -> Scope:
+    if scope is None:
+        return Scope()
+    return Scope(scope.name, scope.version or "", scope.schema_url or "", _plain(scope.attributes))
+
+
+def _event(event: Any) -> Event:
+    return Event(event.timestamp, event.name, _plain(event.attributes), _dropped(event.attributes))
+
+
+def _link(link: Any) -> Link:
+    context = link.context
+    return Link(
+        context.trace_id.to_bytes(16, "big"),
+        context.span_id.to_bytes(8, "big"),
+        context.trace_state.to_header() if context.trace_state else "",
+        (context.trace_flags & 0xFF) | _REMOTE_KNOWN | (_REMOTE if context.is_remote else 0),
+        _plain(link.attributes),
+        _dropped(link.attributes),
+    )

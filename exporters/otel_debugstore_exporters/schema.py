@@ -1,0 +1,276 @@
+"""The tables of a segment, and the SQL that fills them. docs/schema.md describes them for users.
+
+A segment (a `.duckdb` file, and the in-memory database that holds the journal's tail) has the same
+tables. `create_tables` makes them, `INSERT_SPANS` takes staged Arrow rows (see `arrow`), and
+`derive` fills what follows from the spans: self times, `traces`, `rollup`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import duckdb
+
+SEGMENT_VERSION: Final = 1
+ROLLUP_SECONDS: Final = 10
+ROLLUP_GROWTH: Final = 0.02
+"""Bucket b of `rollup` holds durations d with b = ceil(ln(d) / 0.02): 2 % wide, error at most 1 %."""
+
+EVENTS_TYPE: Final = "STRUCT(time_ns BIGINT, name VARCHAR, attributes JSON, dropped_attributes UINTEGER)[]"
+LINKS_TYPE: Final = (
+    "STRUCT(trace_id VARCHAR, span_id VARCHAR, trace_state VARCHAR, flags UINTEGER, attributes JSON, "
+    "dropped_attributes UINTEGER)[]"
+)
+
+SPAN_COLUMNS: Final[dict[str, str]] = {
+    "trace_id": "VARCHAR",
+    "span_id": "VARCHAR",
+    "parent_id": "VARCHAR",
+    "name": "VARCHAR",
+    "kind": "VARCHAR",
+    "start_ns": "BIGINT",
+    "duration_ns": "BIGINT",
+    "status": "VARCHAR",
+    "status_message": "VARCHAR",
+    "exception_type": "VARCHAR",
+    "exception_message": "VARCHAR",
+    "service": "VARCHAR",
+    "session": "VARCHAR",
+    "pid": "BIGINT",
+    "thread_id": "BIGINT",
+    "layer": "VARCHAR",
+    "component": "VARCHAR",
+    "variant": "VARCHAR",
+    "cpu_ns": "BIGINT",
+    "memory_peak_bytes": "BIGINT",
+    "memory_net_bytes": "BIGINT",
+    "io_read_bytes": "BIGINT",
+    "io_write_bytes": "BIGINT",
+    "self_ns": "BIGINT",
+    "sample_weight": "DOUBLE",
+    "trace_state": "VARCHAR",
+    "flags": "UINTEGER",
+    "links": LINKS_TYPE,
+    "events": EVENTS_TYPE,
+    "dropped_attributes": "UINTEGER",
+    "dropped_events": "UINTEGER",
+    "dropped_links": "UINTEGER",
+    "resource_id": "VARCHAR",
+    "scope_id": "VARCHAR",
+    "attributes": "VARIANT",
+    "exact": "BLOB",
+}
+"""The `spans` table. `exact` holds the span as a one-span blob where the columns can't hold it exactly
+(bytes, NaN, integers beyond 64 bits, lone surrogates, ...), else NULL."""
+
+TABLES: Final[dict[str, dict[str, str]]] = {
+    "spans": SPAN_COLUMNS,
+    "traces": {
+        "trace_id": "VARCHAR",
+        "start_ns": "BIGINT",
+        "end_ns": "BIGINT",
+        "span_count": "BIGINT",
+        "error_count": "BIGINT",
+        "root_name": "VARCHAR",
+        "root_duration_ns": "BIGINT",
+        "service": "VARCHAR",
+        "session": "VARCHAR",
+    },
+    "resources": {
+        "resource_id": "VARCHAR",
+        "schema_url": "VARCHAR",
+        "attributes": "VARIANT",
+        "dropped_attributes": "UINTEGER",
+        "exact": "BLOB",
+    },
+    "scopes": {
+        "scope_id": "VARCHAR",
+        "name": "VARCHAR",
+        "version": "VARCHAR",
+        "schema_url": "VARCHAR",
+        "attributes": "VARIANT",
+        "dropped_attributes": "UINTEGER",
+        "exact": "BLOB",
+    },
+    "payloads": {
+        "digest": "VARCHAR",
+        "media_type": "VARCHAR",
+        "size_bytes": "BIGINT",
+        "replayable": "BOOLEAN",
+        "content": "BLOB",
+    },
+    "code": {
+        "variant": "VARCHAR",
+        "qualified_name": "VARCHAR",
+        "file_path": "VARCHAR",
+        "line_number": "BIGINT",
+        "git_commit": "VARCHAR",
+        "source": "VARCHAR",
+    },
+    "counters": {
+        "start_ns": "BIGINT",
+        "end_ns": "BIGINT",
+        "layer": "VARCHAR",
+        "component": "VARCHAR",
+        "session": "VARCHAR",
+        "pid": "BIGINT",
+        "call_count": "BIGINT",
+        "error_count": "BIGINT",
+        "duration_ns": "BIGINT",
+    },
+    "rollup": {
+        "start_s": "BIGINT",
+        "component": "VARCHAR",
+        "layer": "VARCHAR",
+        "service": "VARCHAR",
+        "bucket": "SMALLINT",
+        "span_count": "UINTEGER",
+        "error_count": "UINTEGER",
+        "duration_ns": "BIGINT",
+    },
+    "segment": {
+        "version": "INTEGER",
+        "source_id": "VARCHAR",
+        "first_seq": "BIGINT",
+        "last_seq": "BIGINT",
+        "sha256": "VARCHAR",
+        "source_name": "VARCHAR",
+        "span_count": "BIGINT",
+        "session": "VARCHAR",
+    },
+}
+"""Tables by name, columns by name. `segment` has a row a source: which part of which journal, or which
+imported file, the segment holds."""
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection, database: str) -> None:
+    """Create all tables in an attached database."""
+    for table, columns in TABLES.items():
+        body = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+        connection.execute(f"CREATE TABLE {database}.{table} ({body})")
+
+
+_EVENTS_JSON: Final = '[{"time_ns":"BIGINT","name":"VARCHAR","attributes":"JSON","dropped_attributes":"UINTEGER"}]'
+_LINKS_JSON: Final = (
+    '[{"trace_id":"VARCHAR","span_id":"VARCHAR","trace_state":"VARCHAR","flags":"UINTEGER",'
+    '"attributes":"JSON","dropped_attributes":"UINTEGER"}]'
+)
+
+_STAGED: Final[dict[str, str]] = {
+    "parent_id": "nullif(parent_id, '0000000000000000')",
+    "kind": "coalesce(['UNSPECIFIED','INTERNAL','SERVER','CLIENT','PRODUCER','CONSUMER'][kind + 1], kind::VARCHAR)",
+    "start_ns": "nullif(start_ns, -9223372036854775808)",
+    "duration_ns": "nullif(duration_ns, -9223372036854775808)",
+    "status": "coalesce(['UNSET','OK','ERROR'][status + 1], status::VARCHAR)",
+    "self_ns": "NULL",
+    "links": f"CASE WHEN links <> '' THEN from_json(links, '{_LINKS_JSON}') END",
+    "events": f"CASE WHEN events <> '' THEN from_json(events, '{_EVENTS_JSON}') END",
+    "attributes": "CASE WHEN attributes <> '' THEN attributes::JSON::VARIANT END",
+    "exact": "CASE WHEN octet_length(exact) > 0 THEN exact END",
+}
+_NULL_IF_EMPTY: Final = (
+    "status_message",
+    "exception_type",
+    "exception_message",
+    "service",
+    "layer",
+    "variant",
+    "trace_state",
+)
+_NULL_IF_MINIMUM: Final = (
+    "pid",
+    "thread_id",
+    "cpu_ns",
+    "memory_peak_bytes",
+    "memory_net_bytes",
+    "io_read_bytes",
+    "io_write_bytes",
+)
+
+
+def staged_expression(column: str) -> str:
+    """Return the SQL that makes a column of `spans` from the staged row."""
+    if column in _NULL_IF_EMPTY:
+        return f"nullif({column}, '')"
+    if column in _NULL_IF_MINIMUM:
+        return f"nullif({column}, -9223372036854775808)"
+    return _STAGED.get(column, column)
+
+
+def insert_spans(database: str, staged: str) -> str:
+    """Return the SQL that takes staged rows into `spans`, sorted by start time."""
+    values = ", ".join(staged_expression(column) for column in SPAN_COLUMNS)
+    return f"INSERT INTO {database}.spans SELECT {values} FROM {staged} ORDER BY start_ns"
+
+
+_FAR_NS: Final = 4_000_000_000_000_000_000
+"""Times beyond this (the year 2096) are kept, but left out of sums that could overflow."""
+
+
+def self_times(edges: str) -> str:
+    """Return the SQL of (key, self_ns) for the spans of `edges` that have children there.
+
+    Self time is the duration minus the length of the union of the children's intervals, each clipped to
+    the span's own. `edges` has columns key, trace_id, span_id, parent_id, start_ns, duration_ns. The
+    running maximum of the ends so far, over children in order of start, gives the union in one pass.
+    Spans that share an id each count all children of that id.
+    """
+    return f"""
+        WITH edge AS (
+            SELECT * FROM {edges}
+            WHERE start_ns BETWEEN -{_FAR_NS} AND {_FAR_NS} AND duration_ns BETWEEN 1 AND {_FAR_NS}
+        ), child AS (
+            SELECT p.key AS key, p.duration_ns AS duration_ns,
+                   greatest(c.start_ns, p.start_ns) AS child_start,
+                   least(c.start_ns + c.duration_ns, p.start_ns + p.duration_ns) AS child_end
+            FROM edge c JOIN edge p ON c.parent_id = p.span_id AND c.trace_id = p.trace_id
+            WHERE c.start_ns < p.start_ns + p.duration_ns AND c.start_ns + c.duration_ns > p.start_ns
+        ), swept AS (
+            SELECT key, duration_ns, child_start, child_end,
+                   max(child_end) OVER (PARTITION BY key ORDER BY child_start, child_end
+                                        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
+            FROM child
+        )
+        SELECT key, (any_value(duration_ns)
+                     - sum(greatest(0, child_end - greatest(child_start, coalesce(reached, child_start)))))::BIGINT
+                    AS self_ns
+        FROM swept GROUP BY key"""
+
+
+def derive(connection: duckdb.DuckDBPyConnection, database: str) -> None:
+    """Fill self times, `traces` and `rollup` of a database from its spans."""
+    edges = (
+        f"(SELECT rowid AS key, trace_id, span_id, parent_id, start_ns, duration_ns FROM {database}.spans)"
+    )
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE self_time AS {self_times(edges)}")
+    connection.execute(
+        f"UPDATE {database}.spans SET self_ns = coalesce("
+        f"(SELECT self_ns FROM self_time WHERE self_time.key = spans.rowid), duration_ns)"
+    )
+    connection.execute("DROP TABLE self_time")
+    connection.execute(f"INSERT INTO {database}.traces {summarise_traces(f'{database}.spans')}")
+    connection.execute(f"INSERT INTO {database}.rollup {summarise_rollup(f'{database}.spans')}")
+
+
+def summarise_traces(spans: str) -> str:
+    """Return the SQL of the `traces` rows of some spans: one a trace and session."""
+    root = "arg_min({}, start_ns) FILTER (WHERE parent_id IS NULL)"
+    return f"""
+        SELECT trace_id, min(start_ns) AS start_ns,
+               max(start_ns::HUGEINT + coalesce(duration_ns, 0))
+                   FILTER (WHERE start_ns::HUGEINT + coalesce(duration_ns, 0) < 9223372036854775807)::BIGINT AS end_ns,
+               count(*) AS span_count, count(*) FILTER (WHERE status = 'ERROR') AS error_count,
+               {root.format("name")} AS root_name, {root.format("duration_ns")} AS root_duration_ns,
+               arg_min(service, start_ns) AS service, session
+        FROM {spans} GROUP BY trace_id, session ORDER BY start_ns"""
+
+
+def summarise_rollup(spans: str) -> str:
+    """Return the SQL of the `rollup` rows of some spans."""
+    return f"""
+        SELECT start_ns // {ROLLUP_SECONDS * 1_000_000_000} * {ROLLUP_SECONDS} AS start_s, component, layer, service,
+               ceil(ln(greatest(duration_ns, 1)) / {ROLLUP_GROWTH})::SMALLINT AS bucket,
+               count(*) AS span_count, count(*) FILTER (WHERE status = 'ERROR') AS error_count,
+               TRY_CAST(sum(duration_ns::HUGEINT) AS BIGINT) AS duration_ns
+        FROM {spans} WHERE duration_ns IS NOT NULL
+        GROUP BY ALL ORDER BY component, start_s, bucket"""

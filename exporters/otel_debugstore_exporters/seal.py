@@ -1,0 +1,232 @@
+"""From the journal to segments, from small segments to larger ones, and retention.
+
+Whoever seals holds the session's `seal` lock, whoever merges its `merge` lock. A blob is deleted
+from the journal only after the segment that holds it was published; a small segment only after the
+larger one. Death at any point leaves at most something that is held twice, and `Source.covers`
+tells which copy counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from otel_debugstore.errors import CorruptDataError
+from otel_debugstore_exporters import codec
+from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.segment import (
+    Segment,
+    SegmentWriter,
+    Source,
+    connect,
+    current_segments,
+    remove_segment,
+)
+from otel_debugstore_exporters.session import SessionPaths, list_sessions
+
+SEGMENT_SPANS: Final = 122_880
+MAIN_SPANS: Final = 1_000_000
+"""Segments are merged until one has about this many spans."""
+_MERGE_AT: Final = 8
+
+
+def seal(
+    paths: SessionPaths,
+    journal: Journal,
+    *,
+    segment_spans: int = SEGMENT_SPANS,
+    connection: duckdb.DuckDBPyConnection | None = None,
+) -> list[Segment]:
+    """Move everything the journal holds into segments, and return these. Hold the `seal` lock.
+
+    Args:
+        paths: The session.
+        journal: Its journal.
+        segment_spans: How many spans a segment takes at most (a blob of 512 more).
+        connection: The DuckDB to use; its own by default.
+
+    Raises:
+        FormatVersionError: A newer version wrote a blob; it and what follows stays in the journal.
+        JournalWriteError: The journal's disk refused.
+        duckdb.Error: A segment could not be written; the journal still holds its spans.
+    """
+    made = []
+    with contextlib.ExitStack() as stack:
+        con = connection or stack.enter_context(contextlib.closing(connect()))
+        for path in paths.abandoned():
+            remove_segment(path)
+        forget_covered(journal, current_segments(con, paths))
+        while segment := seal_once(paths, journal, segment_spans, con):
+            made.append(segment)
+    return made
+
+
+def seal_once(
+    paths: SessionPaths, journal: Journal, segment_spans: int, connection: duckdb.DuckDBPyConnection
+) -> Segment | None:
+    """Move up to `segment_spans` spans from the head of the journal into one segment; None if it is empty."""
+    first = last = -1
+    corrupt = 0
+    with SegmentWriter(paths, connection=connection) as writer:
+        for sequence, blob in journal.blobs():
+            try:
+                batch = codec.decode(blob)
+            except CorruptDataError:
+                corrupt += max(1, codec.HEADER.unpack_from(blob)[2] if len(blob) >= codec.HEADER.size else 1)
+            else:
+                writer.add(batch)
+            first, last = (sequence if first < 0 else first), sequence
+            if writer.span_count >= segment_spans:
+                break
+        if first < 0:
+            return None
+        writer.add_source(Source(journal.journal_id, first, last, span_count=writer.span_count))
+        segment = writer.publish()
+    if corrupt:
+        journal.append((), {"corrupt": corrupt})
+    journal.delete(first, last)
+    return segment
+
+
+def forget_covered(journal: Journal, segments: Iterable[Segment]) -> None:
+    """Delete from the journal what a segment holds already: its sealer died between the two steps."""
+    for segment in segments:
+        for source in segment.sources:
+            if source.source_id == journal.journal_id:
+                journal.delete(source.first_seq, source.last_seq)
+
+
+def merge(
+    paths: SessionPaths,
+    *,
+    connection: duckdb.DuckDBPyConnection | None = None,
+    at_least: int = _MERGE_AT,
+    main_spans: int = MAIN_SPANS,
+) -> list[Segment]:
+    """Merge small segments into larger ones and return those that are new. Hold the `merge` lock.
+
+    Args:
+        paths: The session.
+        connection: The DuckDB to use; its own by default.
+        at_least: How many segments it takes to be worth it; 2 leaves as few as possible.
+        main_spans: A merged segment has at most this many spans.
+    """
+    made = []
+    with contextlib.ExitStack() as stack:
+        con = connection or stack.enter_context(contextlib.closing(connect()))
+        segments = current_segments(con, paths)
+        listed = {segment.path for segment in segments}
+        for path in paths.segments():
+            if path not in listed:
+                remove_segment(path)  # a merged segment covers it; its merger died before it unlinked it
+        for group in _groups(segments, main_spans):
+            if len(group) >= at_least:
+                made.append(_merge_group(paths, group, con))
+    return made
+
+
+def _groups(segments: Sequence[Segment], main_spans: int) -> list[list[Segment]]:
+    """Return runs of segments, oldest first, that together have at most `main_spans` spans."""
+    groups: list[list[Segment]] = [[]]
+    count = 0
+    for segment in sorted(segments, key=lambda s: s.path.stat().st_mtime_ns):
+        if groups[-1] and count + segment.span_count > main_spans:
+            groups.append([])
+            count = 0
+        groups[-1].append(segment)
+        count += segment.span_count
+    return groups
+
+
+def _merge_group(paths: SessionPaths, group: Sequence[Segment], connection: duckdb.DuckDBPyConnection) -> Segment:
+    has_main = any(segment.path == paths.main_segment for segment in group)
+    with SegmentWriter(paths, connection=connection, compact=True) as writer:
+        for segment in group:
+            writer.add_segment(segment)
+        merged = writer.publish(paths.main_segment if has_main else None)
+    for segment in group:
+        if segment.path != merged.path:
+            remove_segment(segment.path)
+    return merged
+
+
+def seal_if_idle(paths: SessionPaths, *, max_spans: int | None = None) -> bool:
+    """Seal and merge a session that no process is elected to seal; return whether it was done.
+
+    Does nothing where it may not write, or where that would touch more than `max_spans` spans.
+    """
+    if not paths.journal.is_dir() or not os.access(paths.base_path, os.W_OK):
+        return False
+    with paths.lock("seal") as mine, contextlib.closing(connect()) as connection:
+        if not mine:
+            return False
+        with Journal.open(paths.journal) as journal:
+            if journal.stats().span_count > (max_spans or sys.maxsize):
+                return False
+            seal(paths, journal, connection=connection)
+        segments = current_segments(connection, paths)
+        if len(segments) > 1 and sum(s.span_count for s in segments) <= (max_spans or sys.maxsize):
+            with paths.lock("merge") as merging:
+                if merging:
+                    merge(paths, connection=connection, at_least=2)
+        return True
+
+
+def apply_retention(
+    base_path: Path,
+    *,
+    age_seconds: float | None = None,
+    size_bytes: int | None = None,
+    pinned: Collection[str] = (),
+    now: float | None = None,
+) -> list[Path]:
+    """Unlink what is too old, then the oldest until everything fits, and return what was unlinked.
+
+    The unit is a segment, an archive, or the journal of a session that nobody records into.
+
+    Args:
+        base_path: Where the sessions lie.
+        age_seconds: Keep what is younger; None keeps all.
+        size_bytes: Keep at most so many bytes; None keeps all.
+        pinned: Sessions that are spared.
+        now: The time, seconds since 1970; the current one by default.
+    """
+    now = time.time() if now is None else now
+    units = sorted(_retention_units(base_path, pinned))
+    total = sum(SessionPaths(base_path, s).size_bytes() for s in list_sessions(base_path))
+    removed = []
+    for changed, size, path in units:
+        too_old = age_seconds is not None and changed < now - age_seconds
+        too_much = size_bytes is not None and total > size_bytes
+        if too_old or too_much:
+            shutil.rmtree(path) if path.is_dir() else remove_segment(path)
+            total -= size
+            removed.append(path)
+    return removed
+
+
+def _retention_units(base_path: Path, pinned: Collection[str]) -> list[tuple[float, int, Path]]:
+    units = []
+    for session_id in list_sessions(base_path):
+        if session_id in pinned:
+            continue
+        paths = SessionPaths(base_path, session_id)
+        candidates = paths.segments()
+        if paths.archive.is_dir():
+            candidates.append(paths.archive)
+        if paths.journal.is_dir() and not paths.is_live():
+            candidates.append(paths.journal)
+        for path in candidates:
+            inner = path / "data.mdb" if (path / "data.mdb").exists() else path
+            with contextlib.suppress(OSError):
+                stat = inner.stat()
+                units.append((stat.st_mtime, stat.st_blocks * 512, path))
+    return units

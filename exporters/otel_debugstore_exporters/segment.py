@@ -1,0 +1,375 @@
+"""Sealed segments: immutable DuckDB files of spans.
+
+`SegmentWriter` writes one under a temporary name and `publish` renames it: a segment is there as a
+whole or not at all, whatever dies when. Each says in its `segment` table what it holds (`Source`),
+so whoever reads can tell a journal blob, or a smaller segment, that a segment already covers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import duckdb
+
+from otel_debugstore.errors import CorruptDataError, FormatVersionError
+from otel_debugstore_exporters import schema
+from otel_debugstore_exporters.arrow import Stager, resource_row, scope_row
+from otel_debugstore_exporters.batch import SpanBatch
+from otel_debugstore_exporters.session import SessionPaths
+
+ROW_GROUP_SIZE: Final = 30_720
+"""Rows staged and written at a time, and to a row group: the least DuckDB shreds VARIANT for, so that
+sealing inside the observed program stays small."""
+_COMPACT_ROW_GROUP_SIZE: Final = 122_880
+_BLOCK_SIZE: Final = 65_536
+"""Bytes a span of 148,168 real spans: 53 with blocks of 16 KiB (their dictionaries are too small), 40 with 64 KiB,
+50 with DuckDB's default of 256 KiB (each table wastes part of a block)."""
+_STAGE_CHARACTERS: Final = 24 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What spans came from: sequences `first_seq` to `last_seq` inclusive of a journal, or a file.
+
+    A file has a `source_id` of its own for each time it was imported, sequences 0 to 0, and its SHA-256.
+    The order of the fields is that of the `segment` table.
+    """
+
+    source_id: str
+    first_seq: int = 0
+    last_seq: int = 0
+    sha256: str | None = None
+    name: str | None = None
+    span_count: int = 0
+
+    def covers(self, other: Source) -> bool:
+        """Whether everything of `other` came from this source."""
+        return (
+            self.source_id == other.source_id and self.first_seq <= other.first_seq and other.last_seq <= self.last_seq
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A published segment and what it holds."""
+
+    path: Path
+    sources: tuple[Source, ...]
+
+    @property
+    def span_count(self) -> int:
+        return sum(source.span_count for source in self.sources)
+
+    def covered_by(self, other: Segment) -> bool:
+        """Whether `other` holds everything this one holds."""
+        return all(any(theirs.covers(ours) for theirs in other.sources) for ours in self.sources)
+
+
+def connect(memory_limit: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Return an in-memory DuckDB that takes nothing from the network and picks up no Python variables."""
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "python_enable_replacements": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "wal_autocheckpoint": "1GB",
+        "write_buffer_row_group_count": 1,
+        # The default is a folder in the working directory, which is the observed program's.
+        "temp_directory": str(Path(tempfile.gettempdir()) / f"otel-debugstore-{os.getpid()}"),
+    }
+    if memory_limit:
+        config["memory_limit"] = memory_limit
+    if threads:
+        config["threads"] = threads
+    return duckdb.connect(config=config)
+
+
+class SegmentWriter:
+    """Writes one segment. Leaving the `with` block without `publish` removes what was written.
+
+    Args:
+        paths: The session.
+        connection: The DuckDB to use; its own by default.
+        compact: Write everything a second time, sorted as a whole, in row groups of 122,880 and without gaps: a
+            third smaller, for more time and memory. For processes that are not observed.
+    """
+
+    def __init__(
+        self,
+        paths: SessionPaths,
+        *,
+        connection: duckdb.DuckDBPyConnection | None = None,
+        compact: bool = False,
+    ) -> None:
+        self._paths = paths
+        self._segment_id = uuid.uuid4().hex[:16]
+        self._temporary = paths.temporary_segment(self._segment_id)
+        self._database = f"writing_{self._segment_id}"
+        self._owned = connection is None
+        self._connection = connection or connect()
+        self._compact = compact
+        self._stager = Stager(paths.session_id)
+        self._sources: list[Source] = []
+        self._merged: list[Segment] = []
+        self._attached = False
+        self._added = 0
+
+    @property
+    def span_count(self) -> int:
+        """Spans taken so far."""
+        return self._added + sum(segment.span_count for segment in self._merged)
+
+    def __enter__(self) -> SegmentWriter:
+        self._paths.base_path.mkdir(parents=True, exist_ok=True)
+        self._create(self._temporary, self._database, ROW_GROUP_SIZE)
+        self._attached = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._attached:
+            with contextlib.suppress(duckdb.Error):
+                self._connection.execute(f"DETACH {self._database}")
+        with contextlib.suppress(duckdb.Error):
+            self._connection.execute(f"DETACH DATABASE IF EXISTS {self._database}_compact")
+        if self._owned:
+            self._connection.close()
+        remove_segment(self._temporary)
+        remove_segment(_compacted(self._temporary))
+
+    def add(self, batch: SpanBatch) -> None:
+        """Take the spans of a batch."""
+        self._stager.add(batch)
+        self._added += len(batch)
+        if len(self._stager) >= ROW_GROUP_SIZE or self._stager.characters >= _STAGE_CHARACTERS:
+            self._flush()
+
+    def add_source(self, source: Source) -> None:
+        """Say where batches that were added came from; its `span_count` is theirs."""
+        self._sources.append(source)
+
+    def add_segment(self, segment: Segment) -> None:
+        """Take everything that another segment holds."""
+        with attached(self._connection, segment.path) as other:
+            for table in ("spans", "counters"):
+                self._connection.execute(f"INSERT INTO {self._database}.{table} SELECT * FROM {other}.{table}")
+            for table, key in (("resources", "resource_id"), ("scopes", "scope_id"), *_BY_CONTENT):
+                self._connection.execute(
+                    f"INSERT INTO {self._database}.{table} SELECT * FROM {other}.{table} "
+                    f"WHERE {key} NOT IN (SELECT {key} FROM {self._database}.{table})"
+                )
+        self._merged.append(segment)
+
+    def publish(self, path: Path | None = None) -> Segment:
+        """Finish the segment and give it its name, atomically and durably.
+
+        Args:
+            path: A name to take, replacing what has it; by default the session's main segment if there is none
+                yet, else a further one.
+        """
+        self._flush()
+        self._write_shared()
+        sources = self._write_sources()
+        schema.derive(self._connection, self._database)
+        if self._compact:
+            self._write_compactly()
+        else:
+            self._connection.execute(f"CHECKPOINT {self._database}")
+        self._connection.execute(f"DETACH {self._database}")
+        self._attached = False
+        if self._compact:
+            _compacted(self._temporary).replace(self._temporary)
+        _sync(self._temporary)
+        return Segment(self._name(path), sources)
+
+    def _create(self, path: Path, database: str, row_group_size: int) -> None:
+        self._connection.execute(
+            f"ATTACH {quoted(path)} AS {database} (ROW_GROUP_SIZE {row_group_size}, BLOCK_SIZE {_BLOCK_SIZE})"
+        )
+        schema.create_tables(self._connection, database)
+
+    def _write_compactly(self) -> None:
+        """Copy all tables into a second file, sorted: the first has gaps where self times were added."""
+        compact = f"{self._database}_compact"
+        self._create(_compacted(self._temporary), compact, _COMPACT_ROW_GROUP_SIZE)
+        for table in schema.TABLES:
+            order = " ORDER BY start_ns" if table in ("spans", "traces") else ""
+            self._connection.execute(f"INSERT INTO {compact}.{table} SELECT * FROM {self._database}.{table}{order}")
+        self._connection.execute(f"CHECKPOINT {compact}")
+        self._connection.execute(f"DETACH {compact}")
+
+    def _flush(self) -> None:
+        if not len(self._stager):
+            return
+        name = f"staged_{self._segment_id}"
+        self._connection.register(name, self._stager.take())
+        try:
+            self._connection.execute(schema.insert_spans(self._database, name))
+        finally:
+            self._connection.unregister(name)
+
+    def _write_shared(self) -> None:
+        for table, key, rows in (
+            ("resources", "resource_id", [resource_row(*item) for item in self._stager.resources.items()]),
+            ("scopes", "scope_id", [scope_row(*item) for item in self._stager.scopes.items()]),
+        ):
+            columns = schema.TABLES[table]
+            values = ", ".join("?::JSON::VARIANT" if kind == "VARIANT" else "?" for kind in columns.values())
+            for row in rows:
+                self._connection.execute(
+                    f"INSERT INTO {self._database}.{table} SELECT {values} "
+                    f"WHERE NOT EXISTS (FROM {self._database}.{table} WHERE {key} = {quoted(row[0])})",
+                    row,
+                )
+
+    def _write_sources(self) -> tuple[Source, ...]:
+        sources = join_ranges([source for segment in self._merged for source in segment.sources] + self._sources)
+        for source in sources:
+            row = (schema.SEGMENT_VERSION, *astuple(source), self._paths.session_id)
+            self._connection.execute(f"INSERT INTO {self._database}.segment VALUES ({', '.join('?' * len(row))})", row)
+        return tuple(sources)
+
+    def _name(self, path: Path | None) -> Path:
+        if path is not None:
+            self._temporary.replace(path)
+        else:
+            path = self._paths.main_segment
+            try:
+                os.link(self._temporary, path)  # unlike a rename, it never replaces what another process published
+            except FileExistsError:
+                path = self._paths.further_segment(self._segment_id)
+                self._temporary.replace(path)
+        _sync(path.parent)
+        return path
+
+
+_BY_CONTENT: Final = (("payloads", "digest"), ("code", "variant"))
+
+
+@contextlib.contextmanager
+def attached(connection: duckdb.DuckDBPyConnection, path: Path) -> Iterator[str]:
+    """Attach a segment read-only, and yield the name of its database.
+
+    Raises:
+        CorruptDataError: It can't be read.
+    """
+    name = f"segment_{uuid.uuid4().hex[:16]}"
+    try:
+        connection.execute(f"ATTACH {quoted(path)} AS {name} (READ_ONLY)")
+    except duckdb.Error as error:
+        if not path.exists():
+            raise FileNotFoundError(path) from error
+        raise CorruptDataError(
+            f"The segment {path} can't be read ({first_line(error)}); run `debugstore doctor --repair`."
+        ) from error
+    try:
+        yield name
+    finally:
+        with contextlib.suppress(duckdb.Error):
+            connection.execute(f"DETACH {name}")
+
+
+def read_sources(connection: duckdb.DuckDBPyConnection, database: str, path: Path) -> Segment:
+    """Return what an attached segment says of itself.
+
+    Raises:
+        FormatVersionError: A newer version wrote it.
+        CorruptDataError: It is a DuckDB file, but not a segment.
+    """
+    try:
+        rows = connection.execute(
+            f"SELECT version, source_id, first_seq, last_seq, sha256, source_name, span_count FROM {database}.segment"
+        ).fetchall()
+    except duckdb.Error as error:
+        raise CorruptDataError(
+            f"{path} is not a segment of otel-debugstore ({first_line(error)}); move it elsewhere."
+        ) from error
+    newest = max((row[0] for row in rows), default=0)
+    if newest > schema.SEGMENT_VERSION:
+        raise FormatVersionError(
+            f"The segment {path} has format version {newest}, this otel-debugstore knows up to "
+            f"{schema.SEGMENT_VERSION}: upgrade it (pip install -U otel-debugstore)."
+        )
+    return Segment(path, tuple(Source(*row[1:]) for row in rows))
+
+
+def current_segments(connection: duckdb.DuckDBPyConnection, paths: SessionPaths) -> list[Segment]:
+    """Return the session's segments, without those that another one covers.
+
+    Raises:
+        CorruptDataError: One can't be read.
+    """
+    while True:
+        found = []
+        try:
+            for path in paths.segments():
+                with attached(connection, path) as name:
+                    found.append(read_sources(connection, name, path))
+        except FileNotFoundError:
+            continue  # merged away since the directory was listed
+        return without_covered(found)
+
+
+def without_covered(segments: Iterable[Segment]) -> list[Segment]:
+    """Return the segments of which no other holds everything; of equal ones the first."""
+    kept: list[Segment] = []
+    for segment in sorted(segments, key=lambda s: -len(s.sources)):
+        if not any(segment.covered_by(other) for other in kept):
+            kept.append(segment)
+    return sorted(kept, key=lambda s: s.path.name)
+
+
+def join_ranges(sources: Iterable[Source]) -> list[Source]:
+    """Return the sources with ranges of one journal that follow each other made into one."""
+    joined: list[Source] = []
+    for source in sorted(sources, key=lambda s: (s.source_id, s.first_seq)):
+        last = joined[-1] if joined else None
+        if last and last.source_id == source.source_id and source.first_seq == last.last_seq + 1:
+            count = last.span_count + source.span_count
+            joined[-1] = replace(last, last_seq=source.last_seq, span_count=count)
+        else:
+            joined.append(source)
+    return joined
+
+
+def imported_sha256s(paths: SessionPaths) -> set[str]:
+    """Return the SHA-256 of every file that the session's segments hold."""
+    with contextlib.closing(connect()) as connection:
+        segments = current_segments(connection, paths)
+    return {source.sha256 for segment in segments for source in segment.sources if source.sha256}
+
+
+def remove_segment(path: Path) -> None:
+    """Unlink a segment and the write-ahead log an interrupted writer left."""
+    for file in (path, path.with_name(path.name + ".wal")):
+        file.unlink(missing_ok=True)
+
+
+def quoted(value: Path | str) -> str:
+    """Return an SQL string literal."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _compacted(temporary: Path) -> Path:
+    return temporary.with_name(temporary.name + "2")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,184 @@
+"""Where a session's files lie, and which sessions there are.
+
+{base_path}/{session_id}.lmdb/            the journal, and the locks
+{base_path}/{session_id}.duckdb           the first segment
+{base_path}/{session_id}+{id}.duckdb      further segments ('+' can't be in a session id)
+{base_path}/{session_id}.archive/         Parquet files, when the session was archived
+{base_path}/.{session_id}+{id}.tmp        a segment being written
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from otel_debugstore.errors import SessionNotFoundError
+from otel_debugstore.session_id import check_session_id
+
+DEFAULT_BASE_PATH: Final = "debug_data"
+_LIVE_LOCK: Final = "live.lock"
+JOURNAL_SUFFIX: Final = ".lmdb"
+SEGMENT_SUFFIX: Final = ".duckdb"
+ARCHIVE_SUFFIX: Final = ".archive"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPaths:
+    """The files of one session.
+
+    Raises:
+        InvalidSessionIdError: `session_id` can't be one.
+    """
+
+    base_path: Path
+    session_id: str
+
+    def __post_init__(self) -> None:
+        check_session_id(self.session_id)
+
+    @property
+    def journal(self) -> Path:
+        return self.base_path / f"{self.session_id}{JOURNAL_SUFFIX}"
+
+    @property
+    def main_segment(self) -> Path:
+        return self.base_path / f"{self.session_id}{SEGMENT_SUFFIX}"
+
+    @property
+    def archive(self) -> Path:
+        return self.base_path / f"{self.session_id}{ARCHIVE_SUFFIX}"
+
+    def further_segment(self, segment_id: str) -> Path:
+        return self.base_path / f"{self.session_id}+{segment_id}{SEGMENT_SUFFIX}"
+
+    def temporary_segment(self, segment_id: str) -> Path:
+        return self.base_path / f".{self.session_id}+{segment_id}.{os.getpid()}.tmp"
+
+    def segments(self) -> list[Path]:
+        """Return the segments that are there, the main one first."""
+        further = sorted(self.base_path.glob(f"{_literal(self.session_id)}+*{SEGMENT_SUFFIX}"))
+        return [*([self.main_segment] if self.main_segment.exists() else []), *further]
+
+    def abandoned(self) -> list[Path]:
+        """Return what writers of segments left that died."""
+        found = sorted(self.base_path.glob(f".{_literal(self.session_id)}+*.tmp*"))
+        return [path for path in found if not _is_alive(path.name.split(".tmp")[0].rsplit(".", 1)[-1])]
+
+    def quarantined(self) -> list[Path]:
+        """Return journals that were set aside because they could not be read."""
+        return sorted(self.base_path.glob(f"{_literal(self.session_id)}{JOURNAL_SUFFIX}.corrupt-*"))
+
+    def is_live(self) -> bool:
+        """Whether a process records into the session now."""
+        if not (self.journal / _LIVE_LOCK).exists():
+            return False
+        with self.lock("live") as nobody_else:
+            return not nobody_else
+
+    def hold_live(self) -> int:
+        """Mark the session as being recorded into, until the descriptor that is returned is closed."""
+        self.journal.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.journal / _LIVE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return descriptor
+
+    def exists(self) -> bool:
+        return self.journal.is_dir() or self.archive.is_dir() or bool(self.segments())
+
+    def require(self) -> SessionPaths:
+        """Return self if the session exists.
+
+        Raises:
+            SessionNotFoundError: It does not.
+        """
+        if self.exists():
+            return self
+        known = list_sessions(self.base_path)
+        hint = f"there are: {', '.join(known[-5:])}" if known else "there is none; record one first"
+        raise SessionNotFoundError(
+            f"No session {self.session_id!r} below {self.base_path} ({hint}). See `debugstore sessions`."
+        )
+
+    def size_bytes(self) -> int:
+        """Return what the session takes on disk."""
+        total = 0
+        for root in (self.journal, self.archive):
+            total += sum(_allocated(path) for path in root.glob("*")) if root.is_dir() else 0
+        return total + sum(_allocated(path) for path in self.segments())
+
+    @contextlib.contextmanager
+    def lock(self, name: str, timeout_seconds: float = 0.0) -> Iterator[bool]:
+        """Take the session's lock `name`, or yield False if another process keeps it.
+
+        The kernel releases it when its holder dies.
+        """
+        self.journal.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.journal / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            yield _flock(descriptor, time.monotonic() + timeout_seconds)
+        finally:
+            os.close(descriptor)
+
+
+def list_sessions(base_path: Path) -> list[str]:
+    """Return the ids of the sessions below `base_path`, oldest first by the time of their files."""
+    found: dict[str, float] = {}
+    for path in base_path.glob("*") if base_path.is_dir() else ():
+        session_id = _session_of(path.name)
+        if session_id:
+            with contextlib.suppress(OSError):
+                found[session_id] = max(found.get(session_id, 0.0), _changed(path))
+    return sorted(found, key=lambda session_id: (found[session_id], session_id))
+
+
+def _session_of(name: str) -> str | None:
+    for suffix in (JOURNAL_SUFFIX, SEGMENT_SUFFIX, ARCHIVE_SUFFIX):
+        if name.endswith(suffix) and not name.startswith("."):
+            session_id = name[: -len(suffix)].split("+", 1)[0]
+            return session_id or None
+    return None
+
+
+def _changed(path: Path) -> float:
+    """When the data last changed; opening a journal to read it touches its lock file only."""
+    data = path / "data.mdb"
+    return (data if data.exists() else path).stat().st_mtime
+
+
+def _allocated(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_blocks * 512
+    return 0
+
+
+def _literal(session_id: str) -> str:
+    """Session ids hold nothing that is special to glob; this says so where it matters."""
+    return check_session_id(session_id)
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _flock(descriptor: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True

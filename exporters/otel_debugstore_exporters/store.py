@@ -1,0 +1,331 @@
+"""`DebugStore`: records written by hand, and questions asked of a session.
+
+A record is a span: it goes the same way (journal, segments, views) as what OpenTelemetry records.
+Loss: a record is durable after `flush()`, which also happens every second, every 512 records, before
+every question, and at `close()`. Threads: all methods may be called from any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import threading
+import time
+from array import array
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import msgspec
+
+from otel_debugstore import attributes as names
+from otel_debugstore.config import Settings
+from otel_debugstore.errors import ConfigurationError
+from otel_debugstore.session_id import check_session_id
+from otel_debugstore_exporters import codec
+from otel_debugstore_exporters.batch import ROOT, UNKNOWN_TIME, Resource, Scope, SpanBatch
+from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.reader import SessionReader
+from otel_debugstore_exporters.seal import merge, seal
+from otel_debugstore_exporters.session import SessionPaths
+from otel_debugstore_exporters.sync import DuckDBSyncProcessor
+
+RecordStatus = Literal["success", "error", "timeout", "retry"]
+
+_BATCH: Final = 512
+_FLUSH_SECONDS: Final = 1.0
+_MAX_CONTEXTS: Final = 65_536
+_encode_json: Final = msgspec.json.Encoder(enc_hook=str).encode
+_SCOPE: Final = Scope("otel_debugstore.store")
+
+
+class DebugStore:
+    """A session to write records into and to query.
+
+    Args:
+        session_id: The session; see `check_session_id` for what one may be.
+        base_path: Where sessions lie.
+        auto_sync: Seal in the background while this object lives.
+        map_size: The journal's first map size in bytes; it grows.
+
+    Raises:
+        InvalidSessionIdError: `session_id` can't be one.
+        JournalError: The session can't be opened for writing.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        base_path: str | os.PathLike[str] = "debug_data",
+        auto_sync: bool = True,
+        map_size: int | None = None,
+    ) -> None:
+        self.session_id = check_session_id(session_id)
+        self._paths = SessionPaths(Path(base_path), session_id)
+        self._journal = Journal.open(self._paths.journal, map_size=map_size)
+        self._live = self._paths.hold_live()
+        self._resource = Resource({names.SERVICE_NAME: session_id, names.SESSION_ID: session_id})
+        self._pending: list[tuple[Any, ...]] = []
+        self._ids = _ContextIds(session_id)
+        self._lock = threading.RLock()  # guards _pending, _ids and _reader
+        self._reader: SessionReader | None = None
+        self._closed = threading.Event()
+        settings = Settings.from_environment(base_path=Path(base_path), session_id=session_id)
+        self._sync = DuckDBSyncProcessor(self._paths, settings, may_seal=auto_sync)
+        self._flusher = threading.Thread(target=self._flush_regularly, name="otel-debugstore-flush", daemon=True)
+        self._flusher.start()
+
+    def __enter__(self) -> DebugStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write_record(
+        self,
+        context_type: str,
+        context_id: str,
+        context_name: str,
+        parent_context: str | None = None,
+        request_data: Any = None,
+        response_data: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        duration_ms: float | None = None,
+        memory_mb: float | None = None,
+        cpu_percent: float | None = None,
+        status: RecordStatus = "success",
+        error: str | None = None,
+        code_snapshot: str | None = None,
+        variant_id: str | None = None,
+        timestamp: float | None = None,
+    ) -> str:
+        """Write one record and return its id.
+
+        Args:
+            context_type: Becomes the span's layer (tool, workflow, step, node, function, ...).
+            context_id: What ran; records that name it in `parent_context` become its children.
+            context_name: Becomes the span's name and component.
+            parent_context: The `context_id` this ran within.
+            request_data: What went in; text as it is, else as JSON.
+            response_data: What came out, likewise.
+            metadata: Anything else, as JSON.
+            duration_ms: How long it took, milliseconds.
+            memory_mb: Memory in MB, as the caller measured it.
+            cpu_percent: CPU in percent of one core, as the caller measured it.
+            status: Anything but `success` (and `retry`) makes the span an error.
+            error: The error's text.
+            code_snapshot: The source that ran; its hash is the variant unless `variant_id` says another.
+            variant_id: The variant.
+            timestamp: When it ended, seconds since 1970; now by default.
+        """
+        end_ns = time.time_ns() if timestamp is None else int(timestamp * 1e9)
+        found: dict[str, Any] = {
+            names.LAYER: context_type,
+            names.COMPONENT: context_name,
+            names.RECORD_CONTEXT_ID: context_id,
+            names.RECORD_STATUS: status,
+        }
+        optional = (
+            (names.RECORD_PARENT_CONTEXT, parent_context),
+            (names.RECORD_REQUEST, _as_text(request_data)),
+            (names.RECORD_RESPONSE, _as_text(response_data)),
+            (names.RECORD_METADATA, _as_text(metadata)),
+            (names.RECORD_MEMORY_MB, memory_mb),
+            (names.RECORD_CPU_PERCENT, cpu_percent),
+            (names.RECORD_CODE, code_snapshot),
+            (names.VARIANT, variant_id or _code_hash(code_snapshot)),
+        )
+        for key, value in optional:
+            if value is not None:
+                found[key] = value
+        start_ns = end_ns - int((duration_ms or 0.0) * 1e6)
+        end_ns = UNKNOWN_TIME if duration_ms is None else end_ns
+        code = 0 if status in ("success", "retry") else 2
+        with self._lock:
+            trace_id, span_id, parent_id = self._ids.of(context_id, parent_context)
+            self._pending.append(
+                (trace_id, span_id, parent_id, context_name, start_ns, end_ns, code, error or "", found)
+            )
+            if len(self._pending) >= _BATCH:
+                self.flush()
+        return f"{trace_id.hex()}-{span_id.hex()}"
+
+    def flush(self) -> None:
+        """Make every record written so far durable, and visible to all readers.
+
+        Raises:
+            JournalWriteError: The disk refused; the records are kept and tried again.
+        """
+        with self._lock:
+            while self._pending:
+                batch = _batch(self._pending[:_BATCH], self._resource)
+                self._journal.append([codec.encode(batch, time.time_ns())])
+                del self._pending[:_BATCH]
+
+    def sync_to_duckdb(self) -> int:
+        """Seal the session into DuckDB, merge small segments, and return how many spans were sealed.
+
+        Waits up to 30 s for another process that is sealing the session, and returns 0 if it goes on.
+        """
+        self.flush()
+        sealed = 0
+        with self._sync.paused(), self._paths.lock("seal", timeout_seconds=30.0) as mine:
+            if mine:
+                sealed = sum(segment.span_count for segment in seal(self._paths, self._journal))
+        with self._paths.lock("merge", timeout_seconds=30.0) as mine:
+            if mine:
+                merge(self._paths, at_least=2)
+        return sealed
+
+    def query_analytics(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        """Return the rows of a query over the views of the session (docs/schema.md), as dicts.
+
+        Raises:
+            QueryError: The SQL is wrong.
+        """
+        with self._lock:
+            self.flush()
+            if self._reader is None:
+                self._reader = SessionReader(self._paths.base_path, [self.session_id])
+            result = self._reader.query(sql, params)
+        return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+
+    def get_performance_summary(self) -> list[dict[str, Any]]:
+        """Return the `performance_summary` view, the largest total duration first."""
+        return self.query_analytics(
+            "SELECT * FROM performance_summary ORDER BY avg_duration_ms * execution_count DESC NULLS LAST, context_name"
+        )
+
+    def get_error_records(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the newest records that failed."""
+        return self.query_analytics(
+            "SELECT * FROM records WHERE status IN ('error', 'timeout') ORDER BY timestamp DESC, id LIMIT ?",
+            [_limit(limit)],
+        )
+
+    def get_slow_operations(self, threshold_ms: float = 1000.0, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the slowest records that took at least `threshold_ms`."""
+        return self.query_analytics(
+            "SELECT * FROM records WHERE duration_ms >= ? ORDER BY duration_ms DESC, id LIMIT ?",
+            [threshold_ms, _limit(limit)],
+        )
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return sizes and counts: records, what is sealed and what waits, bytes on disk, drops."""
+        total = self.query_analytics("SELECT count(*) AS n FROM spans")[0]["n"]
+        stats = self._journal.stats()
+        return {
+            "session_id": self.session_id,
+            "record_count": total,
+            "journal_record_count": stats.span_count,
+            "sealed_record_count": total - stats.span_count,
+            "segment_count": len(self._paths.segments()),
+            "size_bytes": self._paths.size_bytes(),
+            "map_size_bytes": stats.map_size,
+            "dropped": {drop.reason: drop.count for drop in self._journal.drops()},
+        }
+
+    def close(self) -> None:
+        """Flush, seal if it is quick, and let go of the session. Idempotent."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._flusher.join()
+        self.flush()
+        self._sync.shutdown()
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+        self._journal.close()
+        os.close(self._live)
+
+    def _flush_regularly(self) -> None:
+        while not self._closed.wait(_FLUSH_SECONDS):
+            with contextlib.suppress(Exception):  # raised to the caller by the next call of theirs
+                self.flush()
+
+
+class _ContextIds:
+    """Trace and span ids for contexts, the same in every process of a session.
+
+    A context's first record gets the span id that children name, whichever is written first; later records
+    of the same context get random ones. A context joins the trace of its parent or of its first child.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        self._salt = hashlib.blake2b(session_id.encode(), digest_size=16).digest()
+        self._traces: OrderedDict[str, bytes] = OrderedDict()
+        self._written: OrderedDict[str, None] = OrderedDict()
+
+    def of(self, context: str, parent: str | None) -> tuple[bytes, bytes, bytes]:
+        """Return trace id, span id and parent id (`ROOT` without a parent) of a new record."""
+        root = context if parent is None else parent
+        trace_id = self._traces.get(context) or self._traces.get(root) or self._hash(root, 16)
+        self._remember(self._traces, context, trace_id)
+        span_id = secrets.token_bytes(8) if context in self._written else self._hash(context, 8)
+        self._remember(self._written, context, None)
+        if parent is None:
+            return trace_id, span_id, ROOT
+        self._remember(self._traces, parent, trace_id)
+        return trace_id, span_id, self._hash(parent, 8)
+
+    def _hash(self, context: str, size: int) -> bytes:
+        return hashlib.blake2b(context.encode(errors="replace"), digest_size=size, key=self._salt).digest()
+
+    @staticmethod
+    def _remember(known: OrderedDict[str, Any], key: str, value: Any) -> None:
+        known[key] = value
+        if len(known) > _MAX_CONTEXTS:
+            known.popitem(last=False)
+
+
+def _batch(rows: Sequence[tuple[Any, ...]], resource: Resource) -> SpanBatch:
+    """Records as columns; a `SpanRecord` each would halve the rate of `write_record`."""
+    traces, spans, parents, row_names, starts, ends, codes, errors, found = zip(*rows, strict=True)
+    numbers: dict[str, int] = {}
+    zeros = bytes(4 * len(rows))
+    return SpanBatch(
+        trace_ids=b"".join(traces),
+        span_ids=b"".join(spans),
+        parent_ids=b"".join(parents),
+        start_ns=array("q", starts),
+        end_ns=array("q", ends),
+        kinds=b"\1" * len(rows),
+        status_codes=bytes(codes),
+        flags=array("I", zeros),
+        name_index=array("I", [numbers.setdefault(name, len(numbers)) for name in row_names]),
+        names=list(numbers),
+        resources=[resource],
+        resource_index=array("I", zeros),
+        scopes=[_SCOPE],
+        scope_index=array("I", zeros),
+        attributes=list(found),
+        status_messages={row: text for row, text in enumerate(errors) if text},
+        pid=os.getpid(),
+    )
+
+
+def _code_hash(code: str | None) -> str | None:
+    return None if code is None else hashlib.sha256(code.encode(errors="replace")).hexdigest()[:16]
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return _encode_json(value).decode()
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+        return f"({type(value).__name__}: can't be written as JSON)"
+
+
+def _limit(limit: int) -> int:
+    if limit < 0:
+        raise ConfigurationError(f"A limit of {limit} rows makes no sense; give 0 or more.")
+    return limit

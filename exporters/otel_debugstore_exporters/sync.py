@@ -1,0 +1,193 @@
+"""`DuckDBSyncProcessor`: seals the journal into DuckDB while the program runs.
+
+One process of a session is elected (it holds the session's `seal` lock until it ends); children and
+forked workers never are, and never import duckdb. Loss: none, the journal keeps what is not sealed.
+The thread wakes every two seconds, looks at one counter in the journal, and works only when a
+segment's worth has come together and recording leaves it room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import SpanProcessor
+
+from otel_debugstore.config import Settings
+from otel_debugstore.log import warn_once
+from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.session import SessionPaths
+
+_POLL_SECONDS: Final = 2.0
+_RETENTION_SECONDS: Final = 300.0
+_EXIT_SECONDS: Final = 1.0
+_MEMORY_LIMIT: Final = "96MB"
+_BACKLOG_SEGMENTS: Final = 8
+_SEAL_SECONDS_A_SPAN: Final = 30e-6
+_SEAL_SECONDS_FIXED: Final = 0.3
+
+
+class DuckDBSyncProcessor(SpanProcessor):
+    """Seals a session's journal in the background; sees no spans itself.
+
+    Args:
+        paths: The session.
+        settings: Segment size and retention.
+        may_seal: False in children: they only mark the session as live.
+        is_busy: Whether recording needs the processor and the memory now; sealing then waits.
+    """
+
+    def __init__(
+        self,
+        paths: SessionPaths,
+        settings: Settings,
+        may_seal: bool,
+        is_busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._paths = paths
+        self._settings = settings
+        self._may_seal = may_seal
+        self._is_busy = is_busy
+        self._thread: threading.Thread | None = None
+        self._reset()
+        reset = weakref.WeakMethod(self._after_fork_in_child)
+        os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
+        if may_seal:
+            self._start()
+
+    def shutdown(self) -> None:
+        """Stop; seal what is left if that fits in a second."""
+        self._stop.set()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread.is_alive():
+            thread.join(_EXIT_SECONDS)
+            if thread.is_alive():
+                self._interrupt()
+                thread.join(_EXIT_SECONDS)
+        self._close_descriptors()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Return True: what was flushed into the journal is durable and visible, sealed or not."""
+        return True
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Give up the session's `seal` lock for a while, so that this process can seal by hand."""
+        with self._working:
+            self._close_descriptors()
+            yield
+
+    def _reset(self) -> None:
+        self._working = threading.Lock()  # held while the thread works, or is paused
+        self._stop = threading.Event()
+        self._thread = None
+        self._connection: Any = None
+        self._descriptors = contextlib.ExitStack()
+
+    def _after_fork_in_child(self) -> None:
+        """Let go of what the parent holds: the child's copies of its locks would outlive it."""
+        descriptors = self._descriptors
+        self._may_seal = False
+        self._reset()
+        with contextlib.suppress(OSError):
+            descriptors.close()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="otel-debugstore-sync", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001  a failing sealer must not be seen by the program
+            warn_once("seal", f"sealing stopped ({error}); the journal keeps the spans, and readers seal later.")
+
+    def _work(self) -> None:
+        next_retention = 0.0
+        while not self._stop.wait(_POLL_SECONDS):
+            with self._working:
+                if not self._elected():
+                    continue
+                self._guarded(self._seal_what_is_ready)
+                if time.monotonic() >= next_retention:
+                    next_retention = time.monotonic() + _RETENTION_SECONDS
+                    self._guarded(self._apply_retention)
+        with self._working:
+            if self._elected():
+                self._guarded(self._seal_at_exit)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  tried again with the next poll
+            warn_once("seal", f"sealing {self._paths.session_id} failed ({error}); it is tried again.")
+
+    def _elected(self) -> bool:
+        if not self._may_seal or not self._paths.journal.is_dir():
+            return False
+        if self._holding:
+            return True
+        with contextlib.ExitStack() as stack:
+            if stack.enter_context(self._paths.lock("seal")):
+                self._descriptors.enter_context(stack.pop_all())
+                self._holding = True
+        return self._holding
+
+    _holding = False
+
+    def _seal_what_is_ready(self) -> None:
+        segment_spans = self._settings.segment_spans
+        while not self._stop.is_set():
+            with Journal.open(self._paths.journal) as journal:
+                waiting = journal.stats().span_count
+                if waiting < segment_spans:
+                    return
+                if self._is_busy() and waiting < _BACKLOG_SEGMENTS * segment_spans:
+                    return
+                self._seal(journal)
+
+    def _seal_at_exit(self) -> None:
+        with Journal.open(self._paths.journal) as journal:
+            waiting = journal.stats().span_count
+            fixed = 0.0 if "duckdb" in sys.modules else _SEAL_SECONDS_FIXED
+            if waiting and fixed + waiting * _SEAL_SECONDS_A_SPAN <= _EXIT_SECONDS:
+                self._seal(journal)
+
+    def _seal(self, journal: Journal) -> None:
+        from otel_debugstore_exporters import seal, segment
+
+        with contextlib.closing(segment.connect(_MEMORY_LIMIT, threads=1)) as connection:
+            self._connection = connection
+            try:
+                seal.forget_covered(journal, segment.current_segments(connection, self._paths))
+                seal.seal_once(self._paths, journal, self._settings.segment_spans, connection)
+            finally:
+                self._connection = None
+
+    def _apply_retention(self) -> None:
+        settings = self._settings
+        if settings.retention_age_seconds is None and settings.retention_size_bytes is None:
+            return
+        from otel_debugstore_exporters import seal
+
+        seal.apply_retention(
+            self._paths.base_path,
+            age_seconds=settings.retention_age_seconds,
+            size_bytes=settings.retention_size_bytes,
+        )
+
+    def _interrupt(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.interrupt()
+
+    def _close_descriptors(self) -> None:
+        self._holding = False
+        self._descriptors.close()
