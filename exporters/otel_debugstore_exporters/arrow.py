@@ -12,6 +12,7 @@ import math
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from operator import sub
 from typing import Any, Final
 
 import msgspec
@@ -45,10 +46,8 @@ _EXTRACTED: Final = frozenset(
     (*_TEXT_FROM_ATTRIBUTE.values(), *_NUMBER_FROM_ATTRIBUTE.values(), names.COMPONENT, names.ERROR_TYPE)
 )
 
+_IDS: Final = ("trace_id", "span_id", "parent_id")
 _TEXT: Final = (
-    "trace_id",
-    "span_id",
-    "parent_id",
     "name",
     "status_message",
     "exception_type",
@@ -111,9 +110,9 @@ class Stager:
         """Append the spans of a batch."""
         count, columns = len(batch), self._columns
         inexact: dict[int, None] = {}
-        columns["trace_id"] += _hex_column(batch.trace_ids, 16)
-        columns["span_id"] += _hex_column(batch.span_ids, 8)
-        columns["parent_id"] += _hex_column(batch.parent_ids, 8)
+        self._ids["trace_id"].append(batch.trace_ids)
+        self._ids["span_id"].append(batch.span_ids)
+        self._ids["parent_id"].append(batch.parent_ids)
         columns["kind"] += batch.kinds
         columns["status"] += batch.status_codes
         columns["flags"] += batch.flags
@@ -123,7 +122,7 @@ class Stager:
         columns["name"] += row_names
         columns["session"] += [self._session] * count
         self._add_shared(batch, count)
-        texts = [_attributes_text(a, i, inexact) for i, a in enumerate(batch.attributes)]
+        texts = [_attributes_text(a, i, inexact) if a else "" for i, a in enumerate(batch.attributes)]
         self.characters += sum(map(len, texts))
         columns["attributes"] += texts
         self._add_sparse("status_message", batch.status_messages, count)
@@ -136,12 +135,13 @@ class Stager:
     def take(self) -> StagedSpans:
         """Return everything added since the last call."""
         columns, count = self._columns, len(self)
-        children = [_text_array(columns[name]) for name in _TEXT]
+        children = [_hex_array(b"".join(self._ids[name]), count) for name in _IDS]
+        children += [_text_array(columns[name]) for name in _TEXT]
         children += [_array(na.int64(), array("q", columns[name])) for name in _INTEGERS]
         children.append(_array(na.float64(), columns["sample_weight"]))
         children.append(_binary_array(columns["exact"]))
-        fields = [*_TEXT, *_INTEGERS, "sample_weight", "exact"]
-        types = [na.string()] * len(_TEXT) + [na.int64()] * len(_INTEGERS)
+        fields = [*_IDS, *_TEXT, *_INTEGERS, "sample_weight", "exact"]
+        types = [na.string()] * (len(_IDS) + len(_TEXT)) + [na.int64()] * len(_INTEGERS)
         types += [na.float64(), na.binary()]
         schema = na.struct(dict(zip(fields, types, strict=True)))
         staged = StagedSpans(na.Array(na.c_array_from_buffers(schema, count, [None], children=children)))
@@ -150,6 +150,7 @@ class Stager:
 
     def _clear(self) -> None:
         self.characters = 0
+        self._ids: dict[str, list[bytes]] = {name: [] for name in _IDS}
         self._columns: dict[str, Any] = {name: [] for name in _TEXT}
         self._columns |= {name: array("q") for name in _INTEGERS}
         self._columns |= {"sample_weight": array("d"), "exact": []}
@@ -192,12 +193,14 @@ class Stager:
     def _add_extracted(self, batch: SpanBatch, row_names: list[str]) -> None:
         count, columns = len(batch), self._columns
         present = set().union(*batch.attributes) & _EXTRACTED
+        missing = array("q", [MISSING]) * count
         for column, key in _TEXT_FROM_ATTRIBUTE.items():
             found = [_text(a.get(key)) for a in batch.attributes] if key in present else [""] * count
             columns[column] += found
         for column, key in _NUMBER_FROM_ATTRIBUTE.items():
-            numbers = [_number(a.get(key)) for a in batch.attributes] if key in present else [MISSING] * count
-            columns[column].extend(numbers)
+            columns[column] += array(
+                "q", [_number(a.get(key)) for a in batch.attributes] if key in present else missing
+            )
         if names.COMPONENT in present:
             row_names = [_text(a.get(names.COMPONENT)) or n for a, n in zip(batch.attributes, row_names, strict=True)]
         columns["component"] += row_names
@@ -272,29 +275,26 @@ def _remember(known: dict[str, Any], value: Any) -> str:
     return digest
 
 
-def _hex_column(ids: bytes, width: int) -> list[str]:
-    text = ids.hex()
-    return [text[i : i + 2 * width] for i in range(0, len(text), 2 * width)]
-
-
 def _durations(batch: SpanBatch, inexact: dict[int, None]) -> array[int]:
-    durations = array("q")
-    for row, (start, end) in enumerate(zip(batch.start_ns, batch.end_ns, strict=True)):
-        duration = end - start
-        if start == UNKNOWN_TIME or end == UNKNOWN_TIME:
-            if start != end:
-                inexact[row] = None
-            duration = MISSING
-        elif not -(2**63) < duration < 2**63:
-            inexact[row] = None
-            duration = MISSING
-        durations.append(duration)
-    return durations
+    if UNKNOWN_TIME not in batch.start_ns and UNKNOWN_TIME not in batch.end_ns:
+        try:
+            return array("q", map(sub, batch.end_ns, batch.start_ns))
+        except OverflowError:
+            pass
+    times = enumerate(zip(batch.start_ns, batch.end_ns, strict=True))
+    return array("q", [_duration(row, start, end, inexact) for row, (start, end) in times])
+
+
+def _duration(row: int, start: int, end: int, inexact: dict[int, None]) -> int:
+    if start == UNKNOWN_TIME and end == UNKNOWN_TIME:
+        return MISSING
+    if start == UNKNOWN_TIME or end == UNKNOWN_TIME or not -(2**63) < end - start < 2**63:
+        inexact[row] = None  # the end can't be told from start and duration
+        return MISSING
+    return end - start
 
 
 def _attributes_text(attributes: Attributes, row: int, inexact: dict[int, None]) -> str:
-    if not attributes:
-        return ""
     text, exact = attributes_json(attributes)
     if not exact:
         inexact[row] = None
@@ -410,8 +410,16 @@ def _array(kind: Any, values: Any) -> Any:
     return na.c_array_from_buffers(kind, len(values), [None, values])
 
 
+def _hex_array(ids: bytes, count: int) -> Any:
+    data = ids.hex().encode()
+    width = len(data) // count
+    return na.c_array_from_buffers(na.string(), count, [None, array("i", range(0, len(data) + 1, width)), data])
+
+
 def _text_array(values: Sequence[str]) -> Any:
     joined = "".join(values)
+    if not joined:
+        return na.c_array_from_buffers(na.string(), len(values), [None, bytes(4 * (len(values) + 1)), b""])
     data = joined.encode()
     lengths: Iterable[int] = map(len, values) if len(data) == len(joined) else (len(v.encode()) for v in values)
     return na.c_array_from_buffers(na.string(), len(values), [None, _offsets(lengths), data])

@@ -239,9 +239,7 @@ def self_times(edges: str) -> str:
 
 def derive(connection: duckdb.DuckDBPyConnection, database: str) -> None:
     """Fill self times, `traces` and `rollup` of a database from its spans."""
-    edges = (
-        f"(SELECT rowid AS key, trace_id, span_id, parent_id, start_ns, duration_ns FROM {database}.spans)"
-    )
+    edges = f"(SELECT rowid AS key, trace_id, span_id, parent_id, start_ns, duration_ns FROM {database}.spans)"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE self_time AS {self_times(edges)}")
     connection.execute(
         f"UPDATE {database}.spans SET self_ns = coalesce("

@@ -128,8 +128,12 @@ class SegmentWriter:
 
     def __enter__(self) -> SegmentWriter:
         self._paths.base_path.mkdir(parents=True, exist_ok=True)
-        self._create(self._temporary, self._database, ROW_GROUP_SIZE)
         self._attached = True
+        try:
+            self._create(self._temporary, self._database, ROW_GROUP_SIZE)
+        except BaseException:  # Ctrl-C among them
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

@@ -134,7 +134,8 @@ _RECORDS: Final = f"""
 
 _PERFORMANCE_SUMMARY: Final = """
     SELECT context_type, context_name, count(*) AS execution_count,
-           avg(duration_ms) AS avg_duration_ms, min(duration_ms) AS min_duration_ms, max(duration_ms) AS max_duration_ms,
+           avg(duration_ms) AS avg_duration_ms, min(duration_ms) AS min_duration_ms,
+           max(duration_ms) AS max_duration_ms,
            quantile_cont(duration_ms, 0.5) AS p50_duration_ms, quantile_cont(duration_ms, 0.95) AS p95_duration_ms,
            quantile_cont(duration_ms, 0.99) AS p99_duration_ms, avg(memory_mb) AS avg_memory_mb,
            avg(cpu_percent) AS avg_cpu_percent, count(*) FILTER (WHERE status = 'success') AS success_count,

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple, NoReturn
 import click
 
 from otel_debugstore.errors import DebugStoreError
-from otel_debugstore_analysis.cli._errors import EXIT_CODES, Findings, os_error_line
-from otel_debugstore_analysis.cli._options import data_dir_option
+from otel_debugstore_analysis.cli._errors import EXIT_CODES, Findings, is_interrupt, os_error_line
+from otel_debugstore_analysis.cli._options import group_data_dir_option
 
 
 class _Command(NamedTuple):
@@ -43,6 +43,10 @@ COMMANDS: Final = {
 _EPILOG: Final = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in EXIT_CODES.items())
 
 
+class _OutputClosed(Exception):  # noqa: N818  not an error
+    """Whoever read standard output closed it."""
+
+
 class _Commands(click.Group):
     """A group that imports a subcommand when it is asked for, and turns errors into exit codes."""
 
@@ -59,6 +63,12 @@ class _Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _OutputClosed from error  # click would turn it into exit code 1
 
     def main(  # type: ignore[override]  # one signature for both of click's
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -78,12 +88,16 @@ class _Commands(click.Group):
             return 2
         except DebugStoreError as error:
             return _fail(str(error))
-        except BrokenPipeError:
+        except (_OutputClosed, BrokenPipeError):
             return _output_closed()
         except (KeyboardInterrupt, click.Abort):
             return 130
         except OSError as error:
             return _fail(os_error_line(error))
+        except Exception as error:
+            if is_interrupt(error):
+                return 130
+            raise
         return code if isinstance(code, int) else 0
 
 
@@ -102,7 +116,7 @@ def _output_closed() -> int:
 
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(None, "--version", package_name="otel-debugstore", message="otel-debugstore %(version)s")
-@data_dir_option
+@group_data_dir_option
 def main() -> None:
     """Query what your program did: the spans that otel-debugstore recorded.
 

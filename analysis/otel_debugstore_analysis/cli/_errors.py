@@ -20,3 +20,8 @@ def os_error_line(error: OSError) -> str:
     """Return an operating system's error as one line: what, why, and what to do."""
     what = f"{error.filename}: " if error.filename else ""
     return f"{what}{error.strerror or error}; check the path, the access rights and the free space."
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether this is what DuckDB makes of Ctrl-C while a query runs."""
+    return type(error).__name__ == "InterruptException" or str(error) == "Query interrupted"

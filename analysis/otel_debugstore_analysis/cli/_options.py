@@ -31,15 +31,21 @@ def _remember_data_dir(ctx: click.Context, _: click.Parameter, value: Path | Non
         ctx.meta[_META] = value
 
 
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="OTEL_DEBUGSTORE_PATH",
-    expose_value=False,
-    callback=_remember_data_dir,
-    help=f"Where the sessions lie; by default OTEL_DEBUGSTORE_PATH, else {DEFAULT_DATA_DIR}.",
-)
-"""Names the base path; taken before and after the subcommand."""
+def _data_dir_option(variable: str | None) -> Callable[[F], F]:
+    return click.option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar=variable,
+        expose_value=False,
+        callback=_remember_data_dir,
+        help=f"Where the sessions lie; by default OTEL_DEBUGSTORE_PATH, else {DEFAULT_DATA_DIR}.",
+    )
+
+
+group_data_dir_option = _data_dir_option("OTEL_DEBUGSTORE_PATH")
+"""`--data-dir` before the command, and the variable."""
+data_dir_option = _data_dir_option(None)
+"""`--data-dir` after the command, where it comes before all others."""
 
 
 def base_path() -> Path:

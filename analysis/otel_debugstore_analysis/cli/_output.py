@@ -11,9 +11,12 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 from otel_debugstore_analysis.cli._text import escape_json, heading, human, printable
 
@@ -116,11 +119,14 @@ def _show_rich(headings: Sequence[str], cells: Sequence[Sequence[str]], numeric:
 
     console = Console(highlight=False)
     natural = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
-    widths = fitting(natural, numeric, console.width - 2 * len(headings))
-    if widths is None:
-        _show_records(headings, cells)
+    for gap in (2, 1):
+        widths = fitting(natural, numeric, console.width - gap * len(headings))
+        if widths is not None:
+            break
+    else:
+        _show_records(headings, cells, console)
         return
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for title, right, width in zip(headings, numeric, widths, strict=True):
         justify: Any = "right" if right else "left"
         shown.add_column(Text(title), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
@@ -141,13 +147,15 @@ def fitting(natural: Sequence[int], numeric: Sequence[bool], available: int) -> 
     return widths
 
 
-def _show_records(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+def _show_records(headings: Sequence[str], cells: Sequence[Sequence[str]], console: Console) -> None:
     """Print a block of lines a row, for tables too wide for the terminal."""
+    from rich.text import Text
+
     width = max(map(len, headings))
     for number, line in enumerate(cells, 1):
         click.echo(f"-- {number} --")
         for title, text in zip(headings, line, strict=True):
-            click.echo(f"{title.ljust(width)}  {text}")
+            console.print(Text(f"{title.ljust(width)}  {text}"), no_wrap=True, overflow="ellipsis")
 
 
 def _show_markdown(table: Rows, cells: Sequence[Sequence[str]], raw: bool, header: bool) -> None:

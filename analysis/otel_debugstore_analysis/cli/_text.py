@@ -13,6 +13,12 @@ _STEERING: Final = re.compile(
     "\ud800-\udfff]"
 )
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_HEADINGS: Final = {
+    "dropped_count": "dropped",
+    "malformed_count": "malformed",
+    "self_share": "self %",
+    "error_rate": "errors",
+}
 _NS: Final = (
     ("d", 86_400_000_000_000),
     ("h", 3_600_000_000_000),
@@ -85,8 +91,8 @@ def human(column: str, value: Any) -> str:
 
 def heading(column: str) -> str:
     """Return a column's name without the unit that its values show."""
-    if column in ("dropped_count", "malformed_count"):
-        return column.removesuffix("_count")
+    if column in _HEADINGS:
+        return _HEADINGS[column]
     if column.endswith("_count"):
         return column.removesuffix("_count") + "s"
     for suffix in ("_ns", "_bytes"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,7 +94,7 @@ class _Printer:
         if self._format == "json":
             self._lines(table, json_text)
         elif self._format == "table":
-            self._lines(table, _line)
+            self._lines(table, _cut if sys.stdout.isatty() else _line)
         elif table.rows or not self._began:
             show(table, self._format, header=not self._began)
         self._began = True
@@ -103,9 +105,18 @@ class _Printer:
             click.echo("\n".join(map(text, table.dicts())))
 
 
+def _cut(span: dict[str, Any]) -> str:
+    """Return a line that fits the terminal."""
+    from rich.text import Text
+
+    line = Text(_line(span))
+    line.truncate(shutil.get_terminal_size().columns, overflow="ellipsis")
+    return line.plain
+
+
 def _line(span: dict[str, Any]) -> str:
     began = instant(span["start_ns"]) if span["start_ns"] is not None else "-"
     took = duration(span["duration_ns"]) if span["duration_ns"] is not None else "-"
     failed = f"  ERROR {span['exception_type'] or ''}".rstrip() if span["status"] == "ERROR" else ""
     where = span["service"] or "-"
-    return printable(f"{began}  {took:>8}  {where}  {span['name']}{failed}  {span['trace_id'][:8]}")
+    return printable(f"{began}  {took:>8}  {span['trace_id'][:8]}  {where}  {span['name']}{failed}")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from otel_debugstore_analysis.cli._options import Scope, reading_options
 from otel_debugstore_analysis.cli._output import format_option, remark, show
 from otel_debugstore_analysis.cli._selection import Chosen, selection_options
+
+if TYPE_CHECKING:
+    from otel_debugstore_analysis.query import Table
 
 _ORDERS = ("total", "self", "count", "errors", "p50", "p95", "p99")
 
@@ -52,7 +57,8 @@ def command(
         raise click.UsageError("--slowest shows single spans: it goes without --by, and with a --limit above 0.")
     with scope.engine() as engine:
         if slowest:
-            show(query.slowest(engine, selection=chosen.selection(), limit=limit), output_format)
+            table = query.slowest(engine, selection=chosen.selection(), limit=limit)
+            show(table if output_format in ("json", "csv") else _for_people(table), output_format)
             return
         table = query.top(engine, by or "component", selection=chosen.selection(), order=order, limit=limit or None)
     show(table, output_format)
@@ -60,3 +66,12 @@ def command(
         remark("No span is selected.")
     if table.left_out:
         remark(f"{table.left_out:,} more rows are not shown; --limit 0 shows all.")
+
+
+def _for_people(slowest: Table) -> Table:
+    """Return the columns that fit a terminal; the first digits of a trace's id are enough for `trace`."""
+    from otel_debugstore_analysis.query import Table
+
+    shown = ("start_ns", "duration_ns", "self_ns", "component", "service", "status")
+    rows = [(row["trace_id"][:12], *(row[column] for column in shown)) for row in slowest.dicts()]
+    return Table(("trace", *shown), rows)

@@ -50,7 +50,7 @@ def command(scope: Scope, trace_id: str, limit: int, output_format: str) -> None
 
 def show_trace(trace: Trace, output_format: str) -> None:
     """Print a trace."""
-    from otel_debugstore_analysis.query import Table
+    from otel_debugstore_analysis.query import Table, TraceSpan
 
     if output_format == "json":
         show_json(asdict(trace))

@@ -185,6 +185,7 @@ def _candidates() -> ir.Table:
             span_count=traces.span_count.sum(),
             error_count=traces.error_count.sum(),
         )
+        .order_by("trace_id")
         .limit(4)
     )
 
