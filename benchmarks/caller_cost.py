@@ -48,7 +48,7 @@ def _caller(options: Options) -> Figure:
     )
 
 
-def caller_bursts(base_path: str, rounds: int) -> dict[str, list[float]]:
+def caller_bursts(base_path: str, rounds: int) -> dict[Kind, list[float]]:
     """Return by kind the nanoseconds of caller CPU a span, a burst each."""
     providers = {kind: provider(kind, base_path) for kind in _CALLERS}
     emitters = {kind: Emitter(made) for kind, made in providers.items()}

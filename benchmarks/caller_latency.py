@@ -149,15 +149,17 @@ def full_blast(kind: Kind, base_path: str) -> dict[str, float]:
 
 
 def _time_waits() -> list[float]:
-    """Have the processor's waits for room timed; return the list that their seconds go to."""
-    from otel_debugstore import processor
+    """Have the waits of callers for room in the queue timed; return the list that their seconds go to."""
+    from otel_debugstore.span_queue import _Gate
 
     waits: list[float] = []
+    wait = _Gate.wait
 
-    def timed(seconds: float) -> None:
+    def timed(gate: _Gate) -> bool:
         began = time.perf_counter()
-        time.sleep(seconds)
+        had_room = wait(gate)
         waits.append(time.perf_counter() - began)
+        return had_room
 
-    vars(processor)["sleep"] = timed
+    _Gate.wait = timed  # type: ignore[assignment,method-assign]
     return waits

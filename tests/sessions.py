@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -53,7 +54,7 @@ def write_sealed(base_path: Path, session_id: str, spans: Iterable[SpanRecord], 
     """Write spans as one segment more of a session."""
     with SegmentWriter(SessionPaths(base_path, session_id)) as writer:
         writer.add(batch_from_records(spans, pid))
-        writer.add_source(Source(f"test-{id(writer)}", span_count=writer.span_count))
+        writer.add_source(Source(uuid.uuid4().hex, span_count=writer.span_count))
         writer.publish()
 
 

@@ -160,6 +160,15 @@ def test_tables_fit_the_terminal(tmp_path: Path, command: list[str], columns: in
     assert max(map(len, plain.splitlines())) <= columns
 
 
+def test_numbers_are_never_cut(tmp_path: Path) -> None:
+    """On 80 columns `top` shows all its numbers in full, and as much of the names as there is room for."""
+    write_sealed(tmp_path, "s", [span(n, f"{n}_{'component' * 30}") for n in range(1, 5)])
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal("top", "--data-dir", tmp_path, columns=80))
+    assert shown.count("1.00 ms") == 4 * 5
+    assert shown.count("25.0 %") == 4
+    assert shown.count("…") == 4
+
+
 def test_csv_and_json_have_raw_numbers(tmp_path: Path) -> None:
     """For programs numbers are as they are, under names with their unit."""
     write_sealed(tmp_path, "s", [span(1, duration_ms=1.5)])

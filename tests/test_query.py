@@ -65,6 +65,16 @@ def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[query.DuckD
         yield found
 
 
+def test_public_names() -> None:
+    """`query` offers these names, each documented, and no other."""
+    assert query.__all__ == sorted(query.__all__, key=lambda name: (not name.isupper(), name))
+    for name in query.__all__:
+        assert name in dir(query)
+        assert getattr(query, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        query.nonsense  # noqa: B018
+
+
 def test_top_by_component(work: query.DuckDBEngine) -> None:
     """Counts, total and self times, shares and error rates, the largest total first."""
     table = query.top(work)

@@ -11,7 +11,7 @@ import hashlib
 import math
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from operator import sub
 from typing import Any, Final
 
@@ -31,7 +31,10 @@ from otel_debugstore_exporters.batch import (
 
 MISSING: Final = -(2**63)
 _EXACT_TYPES: Final = frozenset((str, int, bool, type(None), float))
-_json = msgspec.json.Encoder().encode
+_JSON: Final = msgspec.json.Encoder()
+_json = _JSON.encode
+_ANY_DIGIT: Final = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER: Final = b"0" * 19
 
 _TEXT_FROM_ATTRIBUTE: Final = {"layer": names.LAYER, "variant": names.VARIANT}
 _NUMBER_FROM_ATTRIBUTE: Final = {
@@ -46,8 +49,10 @@ _EXTRACTED: Final = frozenset(
     (*_TEXT_FROM_ATTRIBUTE.values(), *_NUMBER_FROM_ATTRIBUTE.values(), names.COMPONENT, names.ERROR_TYPE)
 )
 
-_IDS: Final = ("trace_id", "span_id", "parent_id")
 _TEXT: Final = (
+    "trace_id",
+    "span_id",
+    "parent_id",
     "name",
     "status_message",
     "exception_type",
@@ -98,140 +103,192 @@ class Stager:
     """
 
     def __init__(self, session: str) -> None:
-        self._session = session
+        self._session = session.encode()
         self.resources: dict[str, Resource] = {}
         self.scopes: dict[str, Scope] = {}
         self._clear()
 
     def __len__(self) -> int:
-        return len(self._columns["kind"])
+        return len(self._numbers["kind"])
+
+    @property
+    def characters(self) -> int:
+        """The length of the staged attributes, as JSON: most of what staged spans take of memory."""
+        return self._texts["attributes"].size
 
     def add(self, batch: SpanBatch) -> None:
         """Append the spans of a batch."""
-        count, columns = len(batch), self._columns
+        count, numbers, texts = len(batch), self._numbers, self._texts
         inexact: dict[int, None] = {}
-        self._ids["trace_id"].append(batch.trace_ids)
-        self._ids["span_id"].append(batch.span_ids)
-        self._ids["parent_id"].append(batch.parent_ids)
-        columns["kind"] += batch.kinds
-        columns["status"] += batch.status_codes
-        columns["flags"] += batch.flags
-        columns["start_ns"] += batch.start_ns
-        columns["duration_ns"] += _durations(batch, inexact)
+        texts["trace_id"].add_fixed(batch.trace_ids.hex().encode(), count)
+        texts["span_id"].add_fixed(batch.span_ids.hex().encode(), count)
+        texts["parent_id"].add_fixed(batch.parent_ids.hex().encode(), count)
+        texts["session"].add_fixed(self._session * count, count)
+        numbers["kind"].extend(batch.kinds)
+        numbers["status"].extend(batch.status_codes)
+        numbers["flags"].extend(batch.flags.tolist())
+        numbers["start_ns"] += batch.start_ns
+        numbers["duration_ns"] += _durations(batch, inexact)
         row_names = [batch.names[i] for i in batch.name_index]
-        columns["name"] += row_names
-        columns["session"] += [self._session] * count
-        self._add_shared(batch, count)
-        texts = [_attributes_text(a, i, inexact) if a else "" for i, a in enumerate(batch.attributes)]
-        self.characters += sum(map(len, texts))
-        columns["attributes"] += texts
-        self._add_sparse("status_message", batch.status_messages, count)
-        self._add_sparse("trace_state", batch.trace_states, count)
-        self._add_events_and_links(batch, count, inexact)
-        self._add_extracted(batch, row_names)
-        columns["sample_weight"] += _weights(batch.trace_states, count)
+        self._add_texts("name", row_names, inexact)
+        self._add_shared(batch, inexact)
+        self._add_attributes(batch.attributes, inexact)
+        self._add_sparse("status_message", batch.status_messages, count, inexact)
+        self._add_sparse("trace_state", batch.trace_states, count, inexact)
+        self._add_events_and_links(batch, inexact)
+        self._add_extracted(batch, row_names, inexact)
+        self._weights += _weights(batch.trace_states, count)
         self._add_exact(batch, inexact)
 
     def take(self) -> StagedSpans:
         """Return everything added since the last call."""
-        columns, count = self._columns, len(self)
-        children = [_hex_array(b"".join(self._ids[name]), count) for name in _IDS]
-        children += [_text_array(columns[name]) for name in _TEXT]
-        children += [_array(na.int64(), array("q", columns[name])) for name in _INTEGERS]
-        children.append(_array(na.float64(), columns["sample_weight"]))
-        children.append(_binary_array(columns["exact"]))
-        fields = [*_IDS, *_TEXT, *_INTEGERS, "sample_weight", "exact"]
-        types = [na.string()] * (len(_IDS) + len(_TEXT)) + [na.int64()] * len(_INTEGERS)
+        children = [self._texts[name].array() for name in _TEXT]
+        children += [_array(na.int64(), self._numbers[name]) for name in _INTEGERS]
+        children.append(_array(na.float64(), self._weights))
+        children.append(_binary_array(self._exact))
+        fields = [*_TEXT, *_INTEGERS, "sample_weight", "exact"]
+        types = [na.string()] * len(_TEXT) + [na.int64()] * len(_INTEGERS)
         types += [na.float64(), na.binary()]
         schema = na.struct(dict(zip(fields, types, strict=True)))
-        staged = StagedSpans(na.Array(na.c_array_from_buffers(schema, count, [None], children=children)))
+        staged = StagedSpans(na.Array(na.c_array_from_buffers(schema, len(self), [None], children=children)))
         self._clear()
         return staged
 
     def _clear(self) -> None:
-        self.characters = 0
-        self._ids: dict[str, list[bytes]] = {name: [] for name in _IDS}
-        self._columns: dict[str, Any] = {name: [] for name in _TEXT}
-        self._columns |= {name: array("q") for name in _INTEGERS}
-        self._columns |= {"sample_weight": array("d"), "exact": []}
-        self._columns |= {name: [] for name in ("kind", "status", "flags")}  # lists take bytes and arrays alike
+        self._texts = {name: _TextColumn() for name in _TEXT}
+        self._numbers = {name: array("q") for name in _INTEGERS}
+        self._weights = array("d")
+        self._exact: list[bytes] = []
 
-    def _add_shared(self, batch: SpanBatch, count: int) -> None:
+    def _add_texts(self, name: str, values: Sequence[str], inexact: dict[int, None]) -> None:
+        """Append to a text column; lone surrogates, which it can't hold, become `?`."""
+        try:
+            self._texts[name].add(values)
+        except UnicodeEncodeError:
+            cleaned = [_clean(value) for value in values]
+            inexact.update(dict.fromkeys(row for row, (_, exact) in enumerate(cleaned) if not exact))
+            self._texts[name].add([text for text, _ in cleaned])
+
+    def _add_sparse(self, name: str, values: dict[int, str], count: int, inexact: dict[int, None]) -> None:
+        if values:
+            self._add_texts(name, [values.get(row, "") for row in range(count)], inexact)
+        else:
+            self._texts[name].add_fixed(b"", count)
+
+    def _add_shared(self, batch: SpanBatch, inexact: dict[int, None]) -> None:
         resource_ids = [_remember(self.resources, r) for r in batch.resources]
         scope_ids = [_remember(self.scopes, s) for s in batch.scopes]
         services = [_text(r.attributes.get(names.SERVICE_NAME)) for r in batch.resources]
         pids = [_number(r.attributes.get(names.PROCESS_PID)) for r in batch.resources]
-        columns = self._columns
-        columns["resource_id"] += [resource_ids[i] for i in batch.resource_index]
-        columns["scope_id"] += [scope_ids[i] for i in batch.scope_index]
-        columns["service"] += [services[i] for i in batch.resource_index]
+        for name, ids, index in (
+            ("resource_id", resource_ids, batch.resource_index),
+            ("scope_id", scope_ids, batch.scope_index),
+        ):
+            self._texts[name].add_fixed("".join([ids[i] for i in index]).encode(), len(batch))
+        self._add_texts("service", [services[i] for i in batch.resource_index], inexact)
         if batch.pid is not None:
-            columns["pid"].extend([batch.pid] * count)
+            self._numbers["pid"] += array("q", [batch.pid]) * len(batch)
         else:
-            columns["pid"].extend([pids[i] for i in batch.resource_index])
+            self._numbers["pid"].extend([pids[i] for i in batch.resource_index])
 
-    def _add_sparse(self, name: str, values: dict[int, str], count: int) -> None:
-        column = [""] * count
-        for row, value in values.items():
-            column[row] = value
-        self._columns[name] += column
+    def _add_attributes(self, attributes: Sequence[Attributes], inexact: dict[int, None]) -> None:
+        if not any(attributes):
+            self._texts["attributes"].add_fixed(b"", len(attributes))
+        elif lines := _json_lines(attributes):
+            self._texts["attributes"].add_encoded(lines)
+        else:
+            texts = [_attributes_text(a, i, inexact) if a else "" for i, a in enumerate(attributes)]
+            self._add_texts("attributes", texts, inexact)
 
-    def _add_events_and_links(self, batch: SpanBatch, count: int, inexact: dict[int, None]) -> None:
-        events, links = [""] * count, [""] * count
-        for row, some in batch.events.items():
-            events[row] = _sequence_text(some, _event_value, row, inexact)
-        for row, some_links in batch.links.items():
-            links[row] = _sequence_text(some_links, _link_value, row, inexact)
-        self._columns["events"] += events
-        self._columns["links"] += links
+    def _add_events_and_links(self, batch: SpanBatch, inexact: dict[int, None]) -> None:
+        count = len(batch)
+        events = {row: _sequence_text(some, _event_value, row, inexact) for row, some in batch.events.items()}
+        links = {row: _sequence_text(some, _link_value, row, inexact) for row, some in batch.links.items()}
+        self._add_sparse("events", events, count, inexact)
+        self._add_sparse("links", links, count, inexact)
         for name, position in (("dropped_attributes", 0), ("dropped_events", 1), ("dropped_links", 2)):
             column = array("q", bytes(8 * count))
             for row, counts in batch.dropped.items():
                 column[row] = counts[position]
-            self._columns[name] += column
+            self._numbers[name] += column
 
-    def _add_extracted(self, batch: SpanBatch, row_names: list[str]) -> None:
-        count, columns = len(batch), self._columns
-        present = set().union(*batch.attributes) & _EXTRACTED
+    def _add_extracted(self, batch: SpanBatch, row_names: list[str], inexact: dict[int, None]) -> None:
+        count, attributes = len(batch), batch.attributes
+        present = set().union(*attributes) & _EXTRACTED
         missing = array("q", [MISSING]) * count
         for column, key in _TEXT_FROM_ATTRIBUTE.items():
-            found = [_text(a.get(key)) for a in batch.attributes] if key in present else [""] * count
-            columns[column] += found
+            self._add_sparse(column, _texts_of(attributes, key) if key in present else {}, count, inexact)
         for column, key in _NUMBER_FROM_ATTRIBUTE.items():
-            columns[column] += array(
-                "q", [_number(a.get(key)) for a in batch.attributes] if key in present else missing
+            self._numbers[column] += (
+                array("q", [_number(a.get(key)) for a in attributes]) if key in present else missing
             )
         if names.COMPONENT in present:
-            row_names = [_text(a.get(names.COMPONENT)) or n for a, n in zip(batch.attributes, row_names, strict=True)]
-        columns["component"] += row_names
-        types, messages = [""] * count, [""] * count
-        if names.ERROR_TYPE in present:
-            types = [_text(a.get(names.ERROR_TYPE)) for a in batch.attributes]
+            row_names = [_text(a.get(names.COMPONENT)) or n for a, n in zip(attributes, row_names, strict=True)]
+        self._add_texts("component", row_names, inexact)
+        types = _texts_of(attributes, names.ERROR_TYPE) if names.ERROR_TYPE in present else {}
+        messages = dict[int, str]()
         for row, some in batch.events.items():
             for event in some:
                 if event.name == names.EXCEPTION_EVENT:
-                    types[row] = _text(event.attributes.get(names.EXCEPTION_TYPE)) or types[row]
+                    types[row] = _text(event.attributes.get(names.EXCEPTION_TYPE)) or types.get(row, "")
                     messages[row] = _text(event.attributes.get(names.EXCEPTION_MESSAGE))
-        columns["exception_type"] += types
-        columns["exception_message"] += messages
+        self._add_sparse("exception_type", types, count, inexact)
+        self._add_sparse("exception_message", messages, count, inexact)
 
     def _add_exact(self, batch: SpanBatch, inexact: dict[int, None]) -> None:
         """Keep rows that the columns can't hold exactly as blobs of their own."""
-        base = len(self) - len(batch)
-        for name in _TEXT:
-            column = self._columns[name]
-            try:
-                "".join(column[base:]).encode()
-            except UnicodeEncodeError:
-                for row in range(len(batch)):
-                    text = column[base + row]
-                    if (clean := text.encode(errors="replace").decode()) != text:
-                        column[base + row] = clean
-                        inexact[row] = None
         exact = [b""] * len(batch)
         for row in inexact:
             exact[row] = codec.encode(batch_from_records([batch.record(row)], batch.pid), 0)
-        self._columns["exact"] += exact
+        self._exact += exact
+
+
+class _TextColumn:
+    """Text as Arrow lays it out: all values in one buffer, and where each of them ends."""
+
+    __slots__ = ("_data", "_offsets")
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._offsets = array("i", [0])
+
+    @property
+    def size(self) -> int:
+        """Bytes of text."""
+        return len(self._data)
+
+    def add(self, values: Sequence[str]) -> None:
+        """Append values.
+
+        Raises:
+            UnicodeEncodeError: One holds a lone surrogate; nothing was appended.
+        """
+        joined = "".join(values)
+        data = joined.encode()
+        lengths: Iterable[int] = map(len, values) if len(data) == len(joined) else (len(v.encode()) for v in values)
+        self._append(data, lengths)
+
+    def add_encoded(self, values: Sequence[bytes]) -> None:
+        """Append values that are UTF-8 already."""
+        self._append(b"".join(values), map(len, values))
+
+    def add_fixed(self, data: bytes, count: int) -> None:
+        """Append `count` values of equal length, which `data` holds one after the other."""
+        start = len(self._data)
+        if data:
+            width = len(data) // count
+            self._offsets.extend(range(start + width, start + len(data) + 1, width))
+            self._data += data
+        else:
+            self._offsets += array("i", [start]) * count
+
+    def array(self) -> Any:
+        """Return all values as an Arrow array, which takes over the buffers."""
+        return na.c_array_from_buffers(na.string(), len(self._offsets) - 1, [None, self._offsets, self._data])
+
+    def _append(self, data: bytes, lengths: Iterable[int]) -> None:
+        self._offsets += array("i", accumulate(lengths, initial=len(self._data)))[1:]
+        self._data += data
 
 
 def resource_row(resource_id: str, resource: Resource) -> tuple[Any, ...]:
@@ -259,6 +316,24 @@ def attributes_json(attributes: Attributes) -> tuple[str, bool]:
         else:
             return text, "\\u0000" not in text  # DuckDB cuts the keys of nested maps at a NUL
     return _json(_jsonable(attributes)).decode(), False
+
+
+def _json_lines(attributes: Sequence[Attributes]) -> list[bytes]:
+    """Return what `attributes_json` does for each, at a third of its cost; nothing where one needs its care."""
+    if not _EXACT_TYPES.issuperset(map(type, chain.from_iterable([some.values() for some in attributes]))):
+        return []
+    try:
+        lines = _JSON.encode_lines(attributes)
+    except (UnicodeEncodeError, TypeError, OverflowError):
+        return []
+    if b"\\u0000" in lines or _LONG_NUMBER in lines.translate(_ANY_DIGIT) or b"null" in lines:
+        return []  # there may be integers beyond 64 bits, NaN (null in JSON) or what else needs a look
+    split = lines.split(b"\n")[:-1]
+    return split if all(attributes) else [b"" if line == b"{}" else line for line in split]
+
+
+def _texts_of(attributes: Sequence[Attributes], key: str) -> dict[int, str]:
+    return {row: _text(some[key]) for row, some in enumerate(attributes) if key in some}
 
 
 def _shared_texts(value: Resource | Scope, *texts: str) -> tuple[Any, ...]:
@@ -408,21 +483,6 @@ def _number(value: Any) -> int:
 
 def _array(kind: Any, values: Any) -> Any:
     return na.c_array_from_buffers(kind, len(values), [None, values])
-
-
-def _hex_array(ids: bytes, count: int) -> Any:
-    data = ids.hex().encode()
-    width = len(data) // count
-    return na.c_array_from_buffers(na.string(), count, [None, array("i", range(0, len(data) + 1, width)), data])
-
-
-def _text_array(values: Sequence[str]) -> Any:
-    joined = "".join(values)
-    if not joined:
-        return na.c_array_from_buffers(na.string(), len(values), [None, bytes(4 * (len(values) + 1)), b""])
-    data = joined.encode()
-    lengths: Iterable[int] = map(len, values) if len(data) == len(joined) else (len(v.encode()) for v in values)
-    return na.c_array_from_buffers(na.string(), len(values), [None, _offsets(lengths), data])
 
 
 def _binary_array(values: Sequence[bytes]) -> Any:

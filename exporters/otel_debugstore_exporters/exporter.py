@@ -62,7 +62,8 @@ class LmdbSpanExporter(SpanExporter):
     def after_fork_in_child(self) -> None:
         """Start over with nothing pending; the session stays."""
         self._lock = threading.Lock()  # guards the journal and what is taken off `_pending`
-        self._pending: deque[tuple[bytes, int]] = deque()
+        self._pending: deque[tuple[bytes, int]] = deque()  # (blob, spans in it), oldest first
+        self._pending_bytes = 0
         self._drops: Counter[str] = Counter()
 
     def activate(self, service_name: str = "") -> SessionPaths:
@@ -87,9 +88,13 @@ class LmdbSpanExporter(SpanExporter):
         if self._paths is None:
             self.activate(_service_name(spans[0]))
         try:
-            self._pending.append((_blob(spans), len(spans)))
+            blob = _blob(spans)
         except Exception as error:  # noqa: BLE001  # whatever a value's own methods may raise
             self._add_one_by_one(spans, error)
+        else:
+            self._pending.append((blob, len(spans)))
+            self._pending_bytes += len(blob)
+            self._shed()
 
     def drop(self, reason: str, count: int) -> None:
         """Count spans that were lost; the next commit writes the count."""
@@ -137,7 +142,6 @@ class LmdbSpanExporter(SpanExporter):
             self._write(self._opened())
         except Exception as error:  # noqa: BLE001  # disk, journal or LMDB; the program must not notice
             self._report(error)
-            self._shed()
         finally:
             self._lock.release()
         return not self._pending
@@ -160,13 +164,16 @@ class LmdbSpanExporter(SpanExporter):
         return self._journal
 
     def _write(self, journal: Journal) -> None:
-        blobs = [blob for blob, _ in list(self._pending)]
+        taken = [self._pending.popleft() for _ in range(len(self._pending))]
         drops = {reason: count for reason, count in self._drops.items() if count}
-        if blobs or drops:
-            journal.append(blobs, drops)
-            self._is_unsynced = self.settings.durability == "interval"
-        for _ in blobs:
-            self._pending.popleft()
+        try:
+            if taken or drops:
+                journal.append([blob for blob, _ in taken], drops)
+        except Exception:
+            self._pending.extendleft(reversed(taken))
+            raise
+        self._is_unsynced = self.settings.durability == "interval"
+        self._pending_bytes -= sum(len(blob) for blob, _ in taken)
         self._drops.subtract(drops)
         if self._is_unsynced and time.monotonic() >= self._next_sync:
             self._sync(journal)
@@ -177,11 +184,10 @@ class LmdbSpanExporter(SpanExporter):
         self._next_sync = time.monotonic() + _SYNC_SECONDS
 
     def _shed(self) -> None:
-        """Drop the oldest pending blobs beyond the bound."""
-        excess = sum(len(blob) for blob, _ in self._pending) - MAX_PENDING_BYTES
-        while excess > 0:
+        """Drop the oldest pending blobs beyond the bound, except for those that are being written."""
+        while self._pending_bytes > MAX_PENDING_BYTES and len(self._pending) > 1:
             blob, span_count = self._pending.popleft()
-            excess -= len(blob)
+            self._pending_bytes -= len(blob)
             self._drops[DISK] += span_count
 
     def _report(self, error: Exception) -> None:

@@ -5,7 +5,10 @@ take what came after the last `sync()`, the death of a process takes nothing. Ca
 on demand until the disk is full; a refused write changes nothing and raises `JournalWriteError`.
 Threads and processes: any number may append and read. One LMDB environment is shared by all
 `Journal` objects of a process and path; it is reopened after a fork. Every access is a short
-transaction under one lock a process (`_Environment.lock`), so that a fork finds none open.
+transaction under one lock a process (`_Environment.lock`), so that a fork finds none open. (Where a
+transaction takes longer than a fork waits, two seconds, the child can't use that journal.)
+Liveness: from its first append on, a process holds the session's `live` lock, shared; whoever removes
+journals takes it exclusively. An append into a journal that was removed begins a new one.
 
 Databases in the file: `batches` (8-byte big-endian sequence -> blob, see `codec`), `meta`, and
 `drops` (process and reason -> how many spans were dropped).
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import struct
 import threading
 import time
@@ -28,14 +32,23 @@ import lmdb
 
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
 from otel_debugstore_exporters import codec
+from otel_debugstore_exporters.journal_file import (
+    DATA_FILE,
+    MAX_READERS,
+    allocate_lock_file,
+    check_length,
+    refuse_damaged,
+)
+from otel_debugstore_exporters.session import hold_live
 
 Durability = Literal["sync", "interval"]
 
 JOURNAL_VERSION: Final = 1
 DEFAULT_MAP_SIZE: Final = 16 << 30
 _MIN_MAP_SIZE: Final = 1 << 20
-_MAX_READERS: Final = 254
-_LOCK_FILE_BYTES: Final = 64 * (_MAX_READERS + 2)
+_LIMITED_SHARE: Final = 16
+"""Where the address space is limited (RLIMIT_AS), the map begins with at most this fraction of it."""
+_DATABASES: Final = (b"meta", b"batches", b"drops")
 _SEQUENCE: Final = struct.Struct(">Q")
 _DROP: Final = struct.Struct("<QQQ")
 _FORK_WAIT_SECONDS: Final = 2.0
@@ -98,7 +111,7 @@ class Journal:
             readonly: Change nothing, not even the lock file: for media that can't be written.
 
         Raises:
-            CorruptDataError: The file is not a journal, or is cut short.
+            CorruptDataError: The file is not a journal, or is damaged.
             FormatVersionError: A newer version wrote it.
             JournalError: It can't be opened for another reason.
         """
@@ -117,6 +130,7 @@ class Journal:
         """
         environment = self._open()
         with environment.lock:
+            environment.settle()
             environment.write(lambda txn: environment.put(txn, blobs, drops or {}))
 
     def read(self, after: int = -1, limit: int = 256) -> list[tuple[int, bytes]]:
@@ -175,7 +189,7 @@ class Journal:
                 first_seq=first,
                 next_seq=environment.next_sequence(txn),
                 used_bytes=pages * stat["psize"],
-                file_bytes=(environment.path / "data.mdb").stat().st_size,
+                file_bytes=(environment.path / DATA_FILE).stat().st_size,
                 map_size=environment.lmdb.info()["map_size"],
             )
 
@@ -205,6 +219,10 @@ class Journal:
         with environment.lock:
             return int(environment.lmdb.reader_check())
 
+    def is_in_place(self) -> bool:
+        """Whether the journal that was opened still lies at its path: it may have been archived or removed."""
+        return self._open().is_in_place()
+
     def close(self) -> None:
         """Give up this object's share of the environment. Idempotent."""
         environment, self._environment = self._environment, None
@@ -220,7 +238,7 @@ class Journal:
     def _open(self) -> _Environment:
         if self._environment is None:
             raise JournalError("This journal is closed; open it again.")
-        self._environment.reopen_after_fork()
+        self._environment.ensure_connected()
         return self._environment
 
 
@@ -232,36 +250,90 @@ class _Environment:
         self.users = 0
         self.lock = threading.RLock()  # guards every transaction; held across a fork
         self.held_for_fork = False
+        self._data_file = str(path / DATA_FILE)
         self._map_size = map_size
         self._durability = durability
         self._readonly = readonly
-        self._pid = -1
+        self._is_connected = False
+        self._live: int | None = None
+        self._pid = os.getpid()
         self.connect()
 
     def connect(self) -> None:
+        """Open the file. If that fails, the next use tries again."""
+        self.disconnect()
+        self._pid = os.getpid()
         with _translated(self.path):
             if not self._readonly:
                 self.path.mkdir(parents=True, exist_ok=True)
-                _allocate_lock_file(self.path / "lock.mdb")
+                allocate_lock_file(self.path)
+            refuse_damaged(self.path)
             self.lmdb = self._open_environment()
+        self._is_connected = True
         try:
-            self._check_length()
+            with _translated(self.path):
+                info = self.lmdb.info()
+                check_length(self.path, info["last_pgno"] + 1, self.lmdb.stat()["psize"])
+                self._file = _identity(os.fstat(self.lmdb.fd()))
             self._open_databases()
         except BaseException:
-            self.lmdb.close()
+            self.disconnect()
             raise
-        self._pid = os.getpid()
+
+    def disconnect(self) -> None:
+        """Let go of the file, and of the `live` lock."""
+        live, self._live = self._live, None
+        if live is not None:
+            os.close(live)
+        if self._is_connected:
+            self._is_connected = False
+            self.lmdb.close()
+
+    def abandon(self) -> None:
+        """Leave the file open for good: closing it would wait for the thread of the parent that uses it."""
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.lmdb))
+        self._is_connected = False
+
+    def ensure_connected(self) -> None:
+        """Open the file again after a fork, or when that failed the last time."""
+        if self._pid != os.getpid() or not self._is_connected:
+            with self.lock:
+                if self._pid != os.getpid() or not self._is_connected:
+                    self.connect()
+
+    def is_in_place(self) -> bool:
+        try:
+            return _identity(os.stat(self._data_file)) == self._file
+        except FileNotFoundError:
+            return False
+
+    def settle(self) -> None:
+        """Hold the `live` lock of the journal at the path; begin a new one if ours was removed. Hold `lock`."""
+        if self._readonly:
+            return
+        with _translated(self.path):
+            while self._live is None or not self.is_in_place():
+                if not self.is_in_place():
+                    self.connect()
+                self._live = hold_live(self.path)
 
     def _open_environment(self) -> lmdb.Environment:
         """Open with as much address space as the process may have (RLIMIT_AS)."""
         size = self._map_size
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            size = min(size, max(_MIN_MAP_SIZE, limit // _LIMITED_SHARE))
         while True:
             try:
                 return lmdb.open(
                     str(self.path),
                     map_size=size,
                     max_dbs=8,
-                    max_readers=_MAX_READERS,
+                    max_readers=MAX_READERS,
+                    # A spare one keeps its slot in the table of readers, and a forked child would free that.
+                    max_spare_txns=0,
                     sync=self._durability == "sync",
                     metasync=self._durability == "sync",
                     readonly=self._readonly,
@@ -275,45 +347,48 @@ class _Environment:
                 if size < _MIN_MAP_SIZE:
                     raise
 
-    def _check_length(self) -> None:
-        """Refuse a file cut short: LMDB would read past its end, which kills the process (SIGBUS)."""
-        pages = self.lmdb.info()["last_pgno"] + 1
-        need, have = pages * self.lmdb.stat()["psize"], (self.path / "data.mdb").stat().st_size
-        if have < need:
-            raise CorruptDataError(
-                f"The journal {self.path} is cut short ({have} of {need} bytes); run `debugstore doctor --repair`."
-            )
-
     def _open_databases(self) -> None:
-        with _translated(self.path):
-            if self._readonly:
-                self.meta, self.batches, self.drops = (
-                    self.lmdb.open_db(name, create=False) for name in (b"meta", b"batches", b"drops")
-                )
-                with self.lmdb.begin() as txn:
-                    self._read_meta(txn)
-                return
-            self.lmdb.reader_check()
-            with self.lmdb.begin(write=True) as txn:
-                self.meta, self.batches, self.drops = (
-                    self.lmdb.open_db(name, txn) for name in (b"meta", b"batches", b"drops")
-                )
-                if txn.get(b"version", db=self.meta) is None:
-                    txn.put(b"version", str(JOURNAL_VERSION).encode(), db=self.meta)
-                    txn.put(b"journal_id", uuid.uuid4().hex.encode(), db=self.meta)
-                    txn.put(b"next_seq", _SEQUENCE.pack(0), db=self.meta)
-                self._read_meta(txn)
+        """Open what is there without a writer's lock: who has that may be stopped."""
+        if not self._readonly:
+            with _translated(self.path):
+                self.lmdb.reader_check()
+        with self.reading() as txn:
+            is_there = self._open_existing(txn)
+        if not is_there:
+            self.write(self._create)
+        with self.reading() as txn:
+            self._read_meta(txn)
+
+    def _open_existing(self, txn: lmdb.Transaction) -> bool:
+        try:
+            self.meta, self.batches, self.drops = (
+                self.lmdb.open_db(name, txn, create=False) for name in _DATABASES
+            )
+        except lmdb.NotFoundError:
+            return False
+        return True
+
+    def _create(self, txn: lmdb.Transaction) -> None:
+        if self.lmdb.stat()["entries"]:
+            if not self._open_existing(txn):
+                raise _not_ours(self.path)
+            return
+        self.meta, self.batches, self.drops = (self.lmdb.open_db(name, txn) for name in _DATABASES)
+        txn.put(b"version", str(JOURNAL_VERSION).encode(), db=self.meta)
+        txn.put(b"journal_id", uuid.uuid4().hex.encode(), db=self.meta)
+        txn.put(b"next_seq", _SEQUENCE.pack(0), db=self.meta)
 
     def _read_meta(self, txn: lmdb.Transaction) -> None:
-        version = self.get_meta(txn, b"version") or b"?"
+        version = self.get_meta(txn, b"version")
         if not version.isdigit():
-            raise CorruptDataError(f"{self.path} is not a journal of otel-debugstore; choose another session.")
+            raise _not_ours(self.path)
         if int(version) > JOURNAL_VERSION:
             raise FormatVersionError(
                 f"The journal {self.path} has format version {int(version)}, this otel-debugstore "
                 f"knows up to {JOURNAL_VERSION}: upgrade it (pip install -U otel-debugstore)."
             )
         self.journal_id = self.get_meta(txn, b"journal_id").decode()
+        self.next_sequence(txn)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[lmdb.Transaction]:
@@ -322,7 +397,7 @@ class _Environment:
             try:
                 txn = self.lmdb.begin()
             except lmdb.MapResizedError:
-                self.lmdb.set_mapsize(0)  # another process grew the map: adopt its size
+                self._remap(0)
                 txn = self.lmdb.begin()
             with txn:
                 yield txn
@@ -335,15 +410,30 @@ class _Environment:
                     with self.lmdb.begin(write=True) as txn:
                         return work(txn)
                 except lmdb.MapResizedError:
-                    self.lmdb.set_mapsize(0)
+                    self._remap(0)
                 except lmdb.MapFullError:
-                    self._map_size = 2 * self.lmdb.info()["map_size"]
-                    self.lmdb.set_mapsize(self._map_size)
+                    self._grow()
                 except lmdb.PanicError:
                     # A failed fsync leaves an environment unusable, the file as of the last commit.
-                    self.lmdb.close()
-                    self.connect()
+                    self.disconnect()
                     raise
+
+    def _grow(self) -> None:
+        before = self.lmdb.info()["map_size"]
+        self._remap(2 * before)
+        if self.lmdb.info()["map_size"] <= before:
+            raise JournalWriteError(
+                f"The journal {self.path} can't grow beyond {before} bytes: the address space of this process "
+                "is limited (ulimit -v); raise the limit."
+            )
+
+    def _remap(self, map_size: int) -> None:
+        """Change the size of the map; 0 adopts what another process grew it to."""
+        try:
+            self.lmdb.set_mapsize(map_size)
+        except (lmdb.Error, MemoryError):  # LMDB let go of the old map before it failed to get the new one
+            self._map_size = max(map_size, self._map_size)
+            self.connect()
 
     def get_meta(self, txn: lmdb.Transaction, key: bytes) -> bytes:
         return bytes(txn.get(key, db=self.meta) or b"")
@@ -371,11 +461,13 @@ class _Environment:
             before, first, _ = _DROP.unpack(old) if old else (0, now, now)
             txn.put(key, _DROP.pack(before + count, first, now), db=self.drops)
 
-    def reopen_after_fork(self) -> None:
-        if self._pid != os.getpid():
-            with self.lock:
-                if self._pid != os.getpid():
-                    self.connect()
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
+
+
+def _not_ours(path: Path) -> CorruptDataError:
+    return CorruptDataError(f"{path} is not a journal of otel-debugstore; choose another session.")
 
 
 @contextlib.contextmanager
@@ -387,6 +479,9 @@ def _translated(path: Path) -> Iterator[None]:
         lmdb.CorruptedError,
         lmdb.PageNotFoundError,
         lmdb.VersionMismatchError,
+        lmdb.IncompatibleError,
+        struct.error,
+        ValueError,
     ) as error:
         raise CorruptDataError(
             f"The journal {path} can't be read ({error}); run `debugstore doctor --repair`."
@@ -405,17 +500,6 @@ def _span_count(blob: bytes | memoryview) -> int:
         return 0
 
 
-def _allocate_lock_file(path: Path) -> None:
-    """Give the lock file its blocks first: LMDB maps it, and a hole on a full disk kills the process."""
-    if path.exists() and path.stat().st_size >= _LOCK_FILE_BYTES:
-        return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
-    finally:
-        os.close(descriptor)
-
-
 _environments: dict[Path, _Environment] = {}
 _registry_lock = threading.RLock()  # guards _environments and the counts of users
 
@@ -426,6 +510,9 @@ def _acquire(path: Path, map_size: int, durability: Durability, readonly: bool) 
         environment = _environments.get(key)
         if environment is None:
             environment = _environments[key] = _Environment(key, map_size, durability, readonly)
+        elif not environment.is_in_place():
+            with environment.lock:
+                environment.connect()
         environment.users += 1
         return environment
 
@@ -436,7 +523,7 @@ def _release(environment: _Environment) -> None:
         if environment.users == 0:
             del _environments[environment.path]
             with environment.lock:
-                environment.lmdb.close()
+                environment.disconnect()
 
 
 def _before_fork() -> None:
@@ -457,9 +544,11 @@ def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.RLock()
     for environment in _environments.values():
-        if environment.held_for_fork:
-            environment.lmdb.close()
         environment.lock = threading.RLock()
+        if environment.held_for_fork:
+            environment.disconnect()
+        else:
+            environment.abandon()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

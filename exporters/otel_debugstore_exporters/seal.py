@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -70,13 +70,22 @@ def seal(
 
 
 def seal_once(
-    paths: SessionPaths, journal: Journal, segment_spans: int, connection: duckdb.DuckDBPyConnection
+    paths: SessionPaths,
+    journal: Journal,
+    segment_spans: int,
+    connection: duckdb.DuckDBPyConnection,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> Segment | None:
-    """Move up to `segment_spans` spans from the head of the journal into one segment; None if it is empty."""
+    """Move up to `segment_spans` spans from the head of the journal into one segment; None if it is empty.
+
+    Gives up, and leaves everything as it was, when `is_cancelled` says so (it is asked once a blob).
+    """
     first = last = -1
     corrupt = 0
     with SegmentWriter(paths, connection=connection) as writer:
         for sequence, blob in journal.blobs():
+            if is_cancelled():
+                return None
             try:
                 batch = codec.decode(blob)
             except CorruptDataError:

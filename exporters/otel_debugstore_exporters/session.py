@@ -22,7 +22,7 @@ from otel_debugstore.errors import SessionNotFoundError
 from otel_debugstore.session_id import check_session_id
 
 DEFAULT_BASE_PATH: Final = "debug_data"
-_LIVE_LOCK: Final = "live.lock"
+LIVE_LOCK: Final = "live.lock"
 JOURNAL_SUFFIX: Final = ".lmdb"
 SEGMENT_SUFFIX: Final = ".duckdb"
 ARCHIVE_SUFFIX: Final = ".archive"
@@ -68,25 +68,38 @@ class SessionPaths:
     def abandoned(self) -> list[Path]:
         """Return what writers of segments left that died."""
         found = sorted(self.base_path.glob(f".{_literal(self.session_id)}+*.tmp*"))
-        return [path for path in found if not _is_alive(path.name.split(".tmp")[0].rsplit(".", 1)[-1])]
+        return [path for path in found if not _is_alive(path.name.rpartition(".tmp")[0].rpartition(".")[2])]
 
     def quarantined(self) -> list[Path]:
-        """Return journals that were set aside because they could not be read."""
-        return sorted(self.base_path.glob(f"{_literal(self.session_id)}{JOURNAL_SUFFIX}.corrupt-*"))
+        """Return journals and segments that were set aside because they could not be read."""
+        name = _literal(self.session_id)
+        patterns = (f"{name}{JOURNAL_SUFFIX}", f"{name}{SEGMENT_SUFFIX}", f"{name}+*{SEGMENT_SUFFIX}")
+        return sorted(path for pattern in patterns for path in self.base_path.glob(f"{pattern}.corrupt-*"))
 
     def is_live(self) -> bool:
         """Whether a process records into the session now."""
-        if not (self.journal / _LIVE_LOCK).exists():
+        try:
+            descriptor = os.open(self.journal / LIVE_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
             return False
-        with self.lock("live") as nobody_else:
-            return not nobody_else
+        try:
+            return not _flock(descriptor, time.monotonic())
+        finally:
+            os.close(descriptor)
 
-    def hold_live(self) -> int:
-        """Mark the session as being recorded into, until the descriptor that is returned is closed."""
-        self.journal.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.journal / _LIVE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        return descriptor
+    @contextlib.contextmanager
+    def not_live(self) -> Iterator[bool]:
+        """Keep recorders out for a moment, so that the journal can be removed; yield False if there is one."""
+        with self.lock("live") as nobody_else:
+            yield nobody_else
+
+    def listing(self) -> tuple[tuple[str, int], ...]:
+        """Return names and file numbers of segments and archive: what changes when one of them does."""
+        found: list[tuple[str, int]] = []
+        for path in (*self.segments(), self.archive):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.name, path.stat().st_ino))
+        return tuple(found)
 
     def exists(self) -> bool:
         return self.journal.is_dir() or self.archive.is_dir() or bool(self.segments())
@@ -124,6 +137,21 @@ class SessionPaths:
             yield _flock(descriptor, time.monotonic() + timeout_seconds)
         finally:
             os.close(descriptor)
+
+
+def hold_live(journal: Path) -> int:
+    """Mark a session as being recorded into, until the descriptor that is returned is closed.
+
+    Waits while somebody removes the journal.
+    """
+    journal.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(journal / LIVE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def list_sessions(base_path: Path) -> list[str]:

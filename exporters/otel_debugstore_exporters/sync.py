@@ -9,6 +9,7 @@ segment's worth has come together and recording leaves it room.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 import threading
@@ -27,7 +28,8 @@ from otel_debugstore_exporters.session import SessionPaths
 _POLL_SECONDS: Final = 2.0
 _RETENTION_SECONDS: Final = 300.0
 _EXIT_SECONDS: Final = 1.0
-_MEMORY_LIMIT: Final = "96MB"
+_INTERRUPT_SECONDS: Final = 5.0
+_MEMORY_LIMITS: Final = ("32MB", "512MB")  # the second where spans are so large that the first is too little
 _BACKLOG_SEGMENTS: Final = 8
 _SEAL_SECONDS_A_SPAN: Final = 30e-6
 _SEAL_SECONDS_FIXED: Final = 0.3
@@ -67,9 +69,7 @@ class DuckDBSyncProcessor(SpanProcessor):
         thread, self._thread = self._thread, None
         if thread is not None and thread.is_alive():
             thread.join(_EXIT_SECONDS)
-            if thread.is_alive():
-                self._interrupt()
-                thread.join(_EXIT_SECONDS)
+            self._interrupt(thread)
         self._close_descriptors()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
@@ -88,6 +88,8 @@ class DuckDBSyncProcessor(SpanProcessor):
         self._stop = threading.Event()
         self._thread = None
         self._connection: Any = None
+        self._interrupted = False
+        self._holding = False
         self._descriptors = contextlib.ExitStack()
 
     def _after_fork_in_child(self) -> None:
@@ -126,6 +128,8 @@ class DuckDBSyncProcessor(SpanProcessor):
         try:
             work()
         except Exception as error:  # noqa: BLE001  tried again with the next poll
+            if self._interrupted:
+                return
             warn_once("seal", f"sealing {self._paths.session_id} failed ({error}); it is tried again.")
 
     def _elected(self) -> bool:
@@ -138,8 +142,6 @@ class DuckDBSyncProcessor(SpanProcessor):
                 self._descriptors.enter_context(stack.pop_all())
                 self._holding = True
         return self._holding
-
-    _holding = False
 
     def _seal_what_is_ready(self) -> None:
         segment_spans = self._settings.segment_spans
@@ -160,13 +162,29 @@ class DuckDBSyncProcessor(SpanProcessor):
                 self._seal(journal)
 
     def _seal(self, journal: Journal) -> None:
+        import duckdb
+
+        _give_back_memory()  # so that the peak of recording and that of sealing do not add up
+        for limit in _MEMORY_LIMITS:
+            try:
+                self._seal_within(journal, limit)
+            except duckdb.OutOfMemoryException:
+                if limit == _MEMORY_LIMITS[-1]:
+                    raise
+            else:
+                break
+        _give_back_memory()
+
+    def _seal_within(self, journal: Journal, memory_limit: str) -> None:
         from otel_debugstore_exporters import seal, segment
 
-        with contextlib.closing(segment.connect(_MEMORY_LIMIT, threads=1)) as connection:
+        with contextlib.closing(segment.connect(memory_limit, threads=1)) as connection:
             self._connection = connection
             try:
                 seal.forget_covered(journal, segment.current_segments(connection, self._paths))
-                seal.seal_once(self._paths, journal, self._settings.segment_spans, connection)
+                seal.seal_once(
+                    self._paths, journal, self._settings.segment_spans, connection, lambda: self._interrupted
+                )
             finally:
                 self._connection = None
 
@@ -182,12 +200,33 @@ class DuckDBSyncProcessor(SpanProcessor):
             size_bytes=settings.retention_size_bytes,
         )
 
-    def _interrupt(self) -> None:
-        connection = self._connection
-        if connection is not None:
-            with contextlib.suppress(Exception):
-                connection.interrupt()
+    def _interrupt(self, thread: threading.Thread) -> None:
+        """Make sealing give up. DuckDB's binding writes to stderr if a connection outlives the interpreter."""
+        deadline = time.monotonic() + _INTERRUPT_SECONDS
+        self._interrupted = True
+        while thread.is_alive() and time.monotonic() < deadline:
+            connection = self._connection
+            if connection is not None:
+                with contextlib.suppress(Exception):
+                    connection.interrupt()
+            thread.join(0.02)
 
     def _close_descriptors(self) -> None:
         self._holding = False
         self._descriptors.close()
+
+
+def _give_back_memory() -> None:
+    """Return to the kernel what CPython and glibc keep of freed memory; after a burst that is 50 MB.
+
+    A full collection empties CPython's free lists, which pin its arenas. Frozen objects are not looked at, so
+    it takes no time. A program that looks after garbage collection itself is left alone.
+    """
+    import ctypes
+
+    if gc.isenabled() and not gc.get_freeze_count() and not gc.callbacks:
+        gc.freeze()
+        gc.collect()
+        gc.unfreeze()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

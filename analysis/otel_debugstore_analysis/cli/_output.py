@@ -126,7 +126,9 @@ def _show_rich(headings: Sequence[str], cells: Sequence[Sequence[str]], numeric:
     else:
         _show_records(headings, cells, console)
         return
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    shown = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0), header_style="bold"
+    )  # the box has a blank between columns
     for title, right, width in zip(headings, numeric, widths, strict=True):
         justify: Any = "right" if right else "left"
         shown.add_column(Text(title), justify=justify, no_wrap=True, overflow="ellipsis", width=width)

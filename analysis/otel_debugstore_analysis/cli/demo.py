@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -181,9 +180,9 @@ def _survey() -> Path:
 
 def _instrument() -> str:
     command = Path(sys.executable).with_name("opentelemetry-instrument")
-    if not command.is_file() or importlib.util.find_spec("opentelemetry.distro") is None:
+    if not command.is_file():
         raise ConfigurationError(
-            "Recording without code needs opentelemetry-instrument and a distro, which are not installed: "
-            "pip install opentelemetry-distro."
+            f"Recording without code needs opentelemetry-instrument, which is not beside {sys.executable}: "
+            "pip install opentelemetry-instrumentation."
         )
     return str(command)

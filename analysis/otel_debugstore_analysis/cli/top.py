@@ -73,5 +73,5 @@ def _for_people(slowest: Table) -> Table:
     from otel_debugstore_analysis.query import Table
 
     shown = ("start_ns", "duration_ns", "self_ns", "component", "service", "status")
-    rows = [(row["trace_id"][:12], *(row[column] for column in shown)) for row in slowest.dicts()]
+    rows = [(row["trace_id"][:8], *(row[column] for column in shown)) for row in slowest.dicts()]
     return Table(("trace", *shown), rows)

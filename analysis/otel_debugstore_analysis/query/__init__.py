@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from otel_debugstore_analysis.query._selection import EVERYTHING, Selection
     from otel_debugstore_analysis.query._table import Table
     from otel_debugstore_analysis.query._top import ORDERS, slowest, slowest_traces, top
-    from otel_debugstore_analysis.query._trace import Trace, TraceSpan, trace
+    from otel_debugstore_analysis.query._trace import Trace, trace
+    from otel_debugstore_analysis.query._tree import TraceSpan
 
 _MODULES = {
     "EVERYTHING": "_selection",
@@ -25,7 +26,7 @@ _MODULES = {
     "Selection": "_selection",
     "Table": "_table",
     "Trace": "_trace",
-    "TraceSpan": "_trace",
+    "TraceSpan": "_tree",
     "percentiles_from_rollup": "_rollup",
     "slowest": "_top",
     "slowest_traces": "_top",

@@ -1,0 +1,77 @@
+"""The files of a journal, before LMDB maps them: LMDB trusts what it maps, and a damaged file kills the process."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Final
+
+from otel_debugstore.errors import CorruptDataError
+
+DATA_FILE: Final = "data.mdb"
+MAX_READERS: Final = 254
+_LOCK_FILE_BYTES: Final = 64 * (MAX_READERS + 2)
+_CHECKED_BYTES: Final = 1 << 30
+"""Larger files are not checked when they are opened: a check takes 0.4 s a GB."""
+_ATTEMPTS: Final = 5
+_LEAK: Final = "a leak"
+"""Pages that nothing reaches: they take space, and harm nobody."""
+
+
+def refuse_damaged(path: Path) -> None:
+    """Raise `CorruptDataError` if the file of the journal at `path` is damaged; a missing one is not."""
+    data = path / DATA_FILE
+    if data.exists() and 0 < data.stat().st_size <= _CHECKED_BYTES and (why := damage(path)):
+        raise CorruptDataError(f"The journal {path} is damaged ({why}); run `debugstore doctor --repair`.")
+
+
+def damage(path: Path) -> str | None:
+    """Return what is wrong with the structure of the journal at `path`, None if nothing is.
+
+    Sound while others write: LMDB never changes a page that the last commit reaches, and a commit changes
+    one of the two first pages. So what was found counts only if these stayed the same meanwhile.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    from lmdb import verify
+
+    for _ in range(_ATTEMPTS):
+        before = _head(path)
+        try:
+            found = verify.verify(str(path))
+        except verify.VerifyError as error:
+            found = [str(error)]
+        found = [problem for problem in found if _LEAK not in problem]
+        if not found:
+            return None
+        if _head(path) == before:
+            return str(found[0])
+    return None  # written all the time, by who has checked it
+
+
+def check_length(path: Path, pages: int, page_size: int) -> None:
+    """Refuse a file cut short: LMDB would read past its end, which kills the process (SIGBUS)."""
+    need, have = pages * page_size, (path / DATA_FILE).stat().st_size
+    if have < need:
+        raise CorruptDataError(
+            f"The journal {path} is cut short ({have} of {need} bytes); run `debugstore doctor --repair`."
+        )
+
+
+def allocate_lock_file(path: Path) -> None:
+    """Give the lock file its blocks first: LMDB maps it, and a hole on a full disk kills the process."""
+    lock = path / "lock.mdb"
+    if lock.exists() and lock.stat().st_size >= _LOCK_FILE_BYTES:
+        return
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _head(path: Path) -> bytes:
+    with (path / DATA_FILE).open("rb") as file:
+        return file.read(2 * mmap.PAGESIZE)

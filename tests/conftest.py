@@ -1,0 +1,34 @@
+"""What every test gets back as it was: OpenTelemetry's globals, the environment, signals, log lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.util._once import Once
+
+from otel_debugstore import lifecycle, log
+
+
+@pytest.fixture(autouse=True)
+def restored_globals() -> Iterator[None]:
+    """Start with no tracer provider and no setting of ours; undo what the test changed."""
+    environ = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith(("OTEL_", "_OTEL_"))]:
+        del os.environ[name]
+    trace._TRACER_PROVIDER = None
+    trace._TRACER_PROVIDER_SET_ONCE = Once()
+    log.forget()
+    yield
+    provider = trace._TRACER_PROVIDER
+    if isinstance(provider, TracerProvider):
+        provider.shutdown()
+    trace._TRACER_PROVIDER = None
+    trace._TRACER_PROVIDER_SET_ONCE = Once()
+    lifecycle.restore()
+    log.forget()
+    os.environ.clear()
+    os.environ.update(environ)

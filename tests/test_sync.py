@@ -1,0 +1,102 @@
+"""`DuckDBSyncProcessor` seals while the program runs, in one process of a session, and only there."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import duckdb
+
+from instrumented import run_instrumented
+from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.reader import SessionReader
+from otel_debugstore_exporters.session import SessionPaths, list_sessions
+
+RECORD = """
+import os, sys, time
+from opentelemetry import trace
+
+tracer = trace.get_tracer("program")
+
+def work(count):
+    for number in range(count):
+        with tracer.start_as_current_span("work", attributes={"number": number}):
+            pass
+"""
+
+
+def _record(tmp_path: Path, body: str, **settings: str) -> tuple[subprocess.CompletedProcess[str], SessionPaths]:
+    """Run a program in an empty folder, recording into another one."""
+    program = tmp_path / "program.py"
+    program.write_text(RECORD + body)
+    base_path, folder = tmp_path / "sessions", tmp_path / "folder"
+    base_path.mkdir()
+    folder.mkdir()
+    finished = run_instrumented(program, folder=folder, debugstore_path=base_path, **settings)
+    (session_id,) = list_sessions(base_path)
+    return finished, SessionPaths(base_path, session_id)
+
+
+def _span_count(paths: SessionPaths) -> int:
+    with SessionReader(paths.base_path, [paths.session_id]) as reader:
+        return int(reader.query("SELECT count(*) FROM spans").rows[0][0])
+
+
+def test_a_short_program_leaves_one_file_that_any_client_opens(tmp_path: Path) -> None:
+    """What fits in a second is sealed at exit: the journal is empty, and plain DuckDB reads the spans."""
+    _, paths = _record(tmp_path, "work(100)")
+    with Journal.open(paths.journal) as journal:
+        assert journal.stats().span_count == 0
+    assert paths.segments() == [paths.main_segment]
+    with duckdb.connect(str(paths.main_segment), read_only=True) as connection:
+        sql = "SELECT count(*), max(attributes['number']::INTEGER) FROM spans"
+        assert connection.execute(sql).fetchall() == [(100, 99)]
+
+
+def test_a_running_program_is_sealed(tmp_path: Path) -> None:
+    """When a segment's worth has come together, it is sealed before the program ends."""
+    body = """
+deadline = time.monotonic() + 30
+while not any(name.endswith(".duckdb") for name in os.listdir(os.environ["OTEL_DEBUGSTORE_PATH"])):
+    work(1000)
+    time.sleep(0.2)
+    assert time.monotonic() < deadline, "nothing was sealed"
+os.kill(os.getpid(), 9)
+"""
+    finished, paths = _record(tmp_path, body, debugstore_segment_spans="2000")
+    assert finished.returncode == -9, finished.stderr
+    assert paths.segments()
+    assert _span_count(paths) >= 2000
+
+
+def test_children_record_and_never_import_duckdb(tmp_path: Path) -> None:
+    """A forked and a spawned child write to the parent's session; neither seals."""
+    body = """
+import multiprocessing
+
+def child(queue):
+    work(50)
+    queue.put([name for name in ("duckdb", "nanoarrow", "pyarrow") if name in sys.modules])
+
+if __name__ == "__main__":
+    for method in ("fork", "spawn"):
+        context = multiprocessing.get_context(method)
+        queue = context.Queue()
+        process = context.Process(target=child, args=(queue,))
+        process.start()
+        assert queue.get(timeout=60) == []
+        process.join(60)
+        assert process.exitcode == 0
+    work(10)
+"""
+    finished, paths = _record(tmp_path, body)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert _span_count(paths) == 110
+    assert paths.segments() == [paths.main_segment]
+
+
+def test_the_program_sees_nothing_of_it(tmp_path: Path) -> None:
+    """Output and exit status are the program's own, and no file appears where it runs."""
+    finished, _ = _record(tmp_path, "work(3000)\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(3)")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (3, "out\n", "err\n")
+    assert list((tmp_path / "folder").iterdir()) == []
