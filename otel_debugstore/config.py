@@ -179,9 +179,10 @@ def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
         if not text.strip():
             continue
         try:
-            values[name] = _parse(name, text, f"Variable {setting.variable}")
+            values[name] = _parse(name, text, str(setting.variable))
         except ValueError as error:
-            warn_once(f"variable {setting.variable}", f"{error} The default is used.")
+            message = str(error) if str(setting.variable) in str(error) else f"{setting.variable}: {error}"
+            warn_once(f"variable {setting.variable}", f"{message} The default is used.")
     return values
 
 

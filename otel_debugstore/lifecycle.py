@@ -65,7 +65,7 @@ def restore() -> None:
         setattr(module, name, original)
     _originals.clear()
     if isinstance(_signal.getsignal(signal.SIGTERM), _FlushThenDefault):
-        _signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _signal.signal(signal.SIGTERM, int(signal.SIG_DFL))
 
 
 def flush(seconds: float = FLUSH_SECONDS) -> None:
@@ -91,18 +91,18 @@ class _FlushThenDefault(int):
                 flush()
         finally:
             self.is_running = False
-            _signal.signal(signal_number, signal.SIG_DFL)
+            _signal.signal(signal_number, int(signal.SIG_DFL))
             os.kill(os.getpid(), signal_number)
             _take_sigterm()  # still here: the kernel spares the first process of a container
 
 
-_handler: Final = _FlushThenDefault(signal.SIG_DFL)
+_handler: Final = _FlushThenDefault(int(signal.SIG_DFL))
 
 
 def _take_sigterm() -> None:
     _signal.signal(signal.SIGTERM, _handler)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # another Python would show it: better not
-        _signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _signal.signal(signal.SIGTERM, int(signal.SIG_DFL))
 
 
 def _keeping_ours(real: Callable[..., Any]) -> Callable[..., Any]:

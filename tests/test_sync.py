@@ -25,14 +25,18 @@ def work(count):
 """
 
 
-def _record(tmp_path: Path, body: str, **settings: str) -> tuple[subprocess.CompletedProcess[str], SessionPaths]:
+def _record(
+    tmp_path: Path, body: str, segment_spans: int = 122_880
+) -> tuple[subprocess.CompletedProcess[str], SessionPaths]:
     """Run a program in an empty folder, recording into another one."""
     program = tmp_path / "program.py"
     program.write_text(RECORD + body)
     base_path, folder = tmp_path / "sessions", tmp_path / "folder"
     base_path.mkdir()
     folder.mkdir()
-    finished = run_instrumented(program, folder=folder, debugstore_path=base_path, **settings)
+    finished = run_instrumented(
+        program, folder=folder, debugstore_path=base_path, debugstore_segment_spans=str(segment_spans)
+    )
     (session_id,) = list_sessions(base_path)
     return finished, SessionPaths(base_path, session_id)
 
@@ -63,7 +67,7 @@ while not any(name.endswith(".duckdb") for name in os.listdir(os.environ["OTEL_D
     assert time.monotonic() < deadline, "nothing was sealed"
 os.kill(os.getpid(), 9)
 """
-    finished, paths = _record(tmp_path, body, debugstore_segment_spans="2000")
+    finished, paths = _record(tmp_path, body, segment_spans=2000)
     assert finished.returncode == -9, finished.stderr
     assert paths.segments()
     assert _span_count(paths) >= 2000

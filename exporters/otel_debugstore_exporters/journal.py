@@ -133,7 +133,7 @@ class Journal:
             environment.settle()
             environment.write(lambda txn: environment.put(txn, blobs, drops or {}))
 
-    def read(self, after: int = -1, limit: int = 256) -> list[tuple[int, bytes]]:
+    def read(self, after: int = -1, limit: int = 32) -> list[tuple[int, bytes]]:
         """Return up to `limit` (sequence, blob) pairs with a sequence above `after`, in order."""
         environment = self._open()
         found: list[tuple[int, bytes]] = []
@@ -146,7 +146,7 @@ class Journal:
         return found
 
     def blobs(self, after: int = -1) -> Iterator[tuple[int, bytes]]:
-        """Yield all (sequence, blob) pairs above `after`, a few hundred a transaction."""
+        """Yield all (sequence, blob) pairs above `after`, a few a transaction: a page of them is in memory."""
         while page := self.read(after):
             yield from page
             after = page[-1][0]
@@ -250,11 +250,12 @@ class _Environment:
         self.users = 0
         self.lock = threading.RLock()  # guards every transaction; held across a fork
         self.held_for_fork = False
-        self._data_file = str(path / DATA_FILE)
+        self._data_file = path / DATA_FILE
         self._map_size = map_size
         self._durability = durability
         self._readonly = readonly
         self._is_connected = False
+        self._has_databases = False
         self._live: int | None = None
         self._pid = os.getpid()
         self.connect()
@@ -274,7 +275,7 @@ class _Environment:
             with _translated(self.path):
                 info = self.lmdb.info()
                 check_length(self.path, info["last_pgno"] + 1, self.lmdb.stat()["psize"])
-                self._file = _identity(os.fstat(self.lmdb.fd()))
+                self._file = _identity(self._data_file.stat())
             self._open_databases()
         except BaseException:
             self.disconnect()
@@ -285,6 +286,7 @@ class _Environment:
         live, self._live = self._live, None
         if live is not None:
             os.close(live)
+        self._has_databases = False
         if self._is_connected:
             self._is_connected = False
             self.lmdb.close()
@@ -294,7 +296,7 @@ class _Environment:
         import ctypes
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.lmdb))
-        self._is_connected = False
+        self._is_connected = self._has_databases = False
 
     def ensure_connected(self) -> None:
         """Open the file again after a fork, or when that failed the last time."""
@@ -305,7 +307,7 @@ class _Environment:
 
     def is_in_place(self) -> bool:
         try:
-            return _identity(os.stat(self._data_file)) == self._file
+            return _identity(self._data_file.stat()) == self._file
         except FileNotFoundError:
             return False
 
@@ -348,31 +350,30 @@ class _Environment:
                     raise
 
     def _open_databases(self) -> None:
-        """Open what is there without a writer's lock: who has that may be stopped."""
+        """Look for the databases without a writer's lock, whose holder may be stopped; create missing ones."""
         if not self._readonly:
             with _translated(self.path):
                 self.lmdb.reader_check()
-        with self.reading() as txn:
-            is_there = self._open_existing(txn)
-        if not is_there:
-            self.write(self._create)
+                with self.lmdb.begin() as txn:
+                    is_there = self._find_databases(txn)
+            if not is_there:
+                self.write(self._create)
         with self.reading() as txn:
             self._read_meta(txn)
 
-    def _open_existing(self, txn: lmdb.Transaction) -> bool:
+    def _find_databases(self, txn: lmdb.Transaction) -> bool:
+        """Open the databases, for this transaction only if it is a reading one; False if they are not there."""
         try:
-            self.meta, self.batches, self.drops = (
-                self.lmdb.open_db(name, txn, create=False) for name in _DATABASES
-            )
+            self.meta, self.batches, self.drops = (self.lmdb.open_db(name, txn, create=False) for name in _DATABASES)
         except lmdb.NotFoundError:
             return False
         return True
 
     def _create(self, txn: lmdb.Transaction) -> None:
-        if self.lmdb.stat()["entries"]:
-            if not self._open_existing(txn):
-                raise _not_ours(self.path)
+        if self._find_databases(txn):
             return
+        if self.lmdb.stat()["entries"]:
+            raise _not_ours(self.path)
         self.meta, self.batches, self.drops = (self.lmdb.open_db(name, txn) for name in _DATABASES)
         txn.put(b"version", str(JOURNAL_VERSION).encode(), db=self.meta)
         txn.put(b"journal_id", uuid.uuid4().hex.encode(), db=self.meta)
@@ -400,6 +401,8 @@ class _Environment:
                 self._remap(0)
                 txn = self.lmdb.begin()
             with txn:
+                if not self._has_databases and not self._find_databases(txn):
+                    raise _not_ours(self.path)
                 yield txn
 
     def write(self, work: Any) -> Any:
@@ -408,7 +411,11 @@ class _Environment:
             while True:
                 try:
                     with self.lmdb.begin(write=True) as txn:
-                        return work(txn)
+                        if not self._has_databases:
+                            self._find_databases(txn)
+                        result = work(txn)
+                    self._has_databases = True  # a commit keeps what was opened
+                    return result
                 except lmdb.MapResizedError:
                     self._remap(0)
                 except lmdb.MapFullError:

@@ -40,14 +40,15 @@ def damage(path: Path) -> str | None:
     for _ in range(_ATTEMPTS):
         before = _head(path)
         try:
-            found = verify.verify(str(path))
+            found: list[str] = verify.verify(str(path))  # type: ignore[no-untyped-call]
         except verify.VerifyError as error:
             found = [str(error)]
+        found = [problem for problem in found if _LEAK not in problem]
         found = [problem for problem in found if _LEAK not in problem]
         if not found:
             return None
         if _head(path) == before:
-            return str(found[0])
+            return found[0]
     return None  # written all the time, by who has checked it
 
 

@@ -198,9 +198,13 @@ def staged_expression(column: str) -> str:
 
 
 def insert_spans(database: str, staged: str) -> str:
-    """Return the SQL that takes staged rows into `spans`, sorted by start time."""
+    """Return the SQL that takes staged rows into `spans`, in their order.
+
+    Staged rows make one row group, and DuckDB's zone maps are by row group: sorting within it would help no
+    query, and takes a fifth of the time and half of the memory of sealing. Merging sorts a segment as a whole.
+    """
     values = ", ".join(staged_expression(column) for column in SPAN_COLUMNS)
-    return f"INSERT INTO {database}.spans SELECT {values} FROM {staged} ORDER BY start_ns"
+    return f"INSERT INTO {database}.spans SELECT {values} FROM {staged}"
 
 
 _FAR_NS: Final = 4_000_000_000_000_000_000

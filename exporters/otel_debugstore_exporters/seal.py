@@ -13,29 +13,34 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import duckdb
 
-from otel_debugstore.errors import CorruptDataError
+from otel_debugstore.errors import CorruptDataError, FormatVersionError
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.journal_file import DATA_FILE
 from otel_debugstore_exporters.segment import (
+    WRITING_MEMORY,
     Segment,
     SegmentWriter,
     Source,
+    all_segments,
     connect,
     current_segments,
     remove_segment,
+    without_covered,
 )
-from otel_debugstore_exporters.session import SessionPaths, list_sessions
+from otel_debugstore_exporters.session import SessionPaths, allocated_bytes, list_sessions
 
 SEGMENT_SPANS: Final = 122_880
 MAIN_SPANS: Final = 1_000_000
 """Segments are merged until one has about this many spans."""
 _MERGE_AT: Final = 8
+_MAX_CLAIMED: Final = 100_000
 
 
 def seal(
@@ -60,7 +65,7 @@ def seal(
     """
     made = []
     with contextlib.ExitStack() as stack:
-        con = connection or stack.enter_context(contextlib.closing(connect()))
+        con = connection or stack.enter_context(contextlib.closing(connect(WRITING_MEMORY)))
         for path in paths.abandoned():
             remove_segment(path)
         forget_covered(journal, current_segments(con, paths))
@@ -79,6 +84,9 @@ def seal_once(
     """Move up to `segment_spans` spans from the head of the journal into one segment; None if it is empty.
 
     Gives up, and leaves everything as it was, when `is_cancelled` says so (it is asked once a blob).
+
+    Raises:
+        FormatVersionError: A newer version wrote the blob at the head.
     """
     first = last = -1
     corrupt = 0
@@ -89,7 +97,11 @@ def seal_once(
             try:
                 batch = codec.decode(blob)
             except CorruptDataError:
-                corrupt += max(1, codec.HEADER.unpack_from(blob)[2] if len(blob) >= codec.HEADER.size else 1)
+                corrupt += _claimed_spans(blob)
+            except FormatVersionError:
+                if first < 0:
+                    raise
+                break
             else:
                 writer.add(batch)
             first, last = (sequence if first < 0 else first), sequence
@@ -103,6 +115,14 @@ def seal_once(
         journal.append((), {"corrupt": corrupt})
     journal.delete(first, last)
     return segment
+
+
+def _claimed_spans(blob: bytes) -> int:
+    """How many spans a damaged blob says it holds; one if that makes no sense."""
+    try:
+        return min(max(1, codec.read_header(blob).span_count), _MAX_CLAIMED)
+    except CorruptDataError:
+        return 1
 
 
 def forget_covered(journal: Journal, segments: Iterable[Segment]) -> None:
@@ -130,12 +150,12 @@ def merge(
     """
     made = []
     with contextlib.ExitStack() as stack:
-        con = connection or stack.enter_context(contextlib.closing(connect()))
-        segments = current_segments(con, paths)
-        listed = {segment.path for segment in segments}
-        for path in paths.segments():
-            if path not in listed:
-                remove_segment(path)  # a merged segment covers it; its merger died before it unlinked it
+        con = connection or stack.enter_context(contextlib.closing(connect(WRITING_MEMORY)))
+        found = all_segments(con, paths)
+        segments = without_covered(found)
+        for segment in found:
+            if segment not in segments:
+                remove_segment(segment.path)  # its merger died before it unlinked it
         for group in _groups(segments, main_spans):
             if len(group) >= at_least:
                 made.append(_merge_group(paths, group, con))
@@ -146,7 +166,7 @@ def _groups(segments: Sequence[Segment], main_spans: int) -> list[list[Segment]]
     """Return runs of segments, oldest first, that together have at most `main_spans` spans."""
     groups: list[list[Segment]] = [[]]
     count = 0
-    for segment in sorted(segments, key=lambda s: s.path.stat().st_mtime_ns):
+    for segment in sorted(segments, key=_changed_ns):
         if groups[-1] and count + segment.span_count > main_spans:
             groups.append([])
             count = 0
@@ -155,12 +175,18 @@ def _groups(segments: Sequence[Segment], main_spans: int) -> list[list[Segment]]
     return groups
 
 
+def _changed_ns(segment: Segment) -> int:
+    return segment.path.stat().st_mtime_ns
+
+
 def _merge_group(paths: SessionPaths, group: Sequence[Segment], connection: duckdb.DuckDBPyConnection) -> Segment:
     has_main = any(segment.path == paths.main_segment for segment in group)
     with SegmentWriter(paths, connection=connection, compact=True) as writer:
         for segment in group:
             writer.add_segment(segment)
+        newest = max(map(_changed_ns, group))
         merged = writer.publish(paths.main_segment if has_main else None)
+    os.utime(merged.path, ns=(newest, newest))  # retention goes by the age of the spans
     for segment in group:
         if segment.path != merged.path:
             remove_segment(segment.path)
@@ -174,7 +200,7 @@ def seal_if_idle(paths: SessionPaths, *, max_spans: int | None = None) -> bool:
     """
     if not paths.journal.is_dir() or not os.access(paths.base_path, os.W_OK):
         return False
-    with paths.lock("seal") as mine, contextlib.closing(connect()) as connection:
+    with paths.lock("seal") as mine, contextlib.closing(connect(WRITING_MEMORY)) as connection:
         if not mine:
             return False
         with Journal.open(paths.journal) as journal:
@@ -209,33 +235,35 @@ def apply_retention(
         now: The time, seconds since 1970; the current one by default.
     """
     now = time.time() if now is None else now
-    units = sorted(_retention_units(base_path, pinned))
-    total = sum(SessionPaths(base_path, s).size_bytes() for s in list_sessions(base_path))
+    sessions = [SessionPaths(base_path, session_id) for session_id in list_sessions(base_path)]
+    units = [unit for paths in sessions if paths.session_id not in pinned for unit in _retention_units(paths)]
+    total = sum(paths.size_bytes() for paths in sessions)
     removed = []
-    for changed, size, path in units:
+    for changed, size, path, paths in sorted(units):
         too_old = age_seconds is not None and changed < now - age_seconds
         too_much = size_bytes is not None and total > size_bytes
-        if too_old or too_much:
-            shutil.rmtree(path) if path.is_dir() else remove_segment(path)
+        if (too_old or too_much) and _unlink(path, paths):
             total -= size
             removed.append(path)
     return removed
 
 
-def _retention_units(base_path: Path, pinned: Collection[str]) -> list[tuple[float, int, Path]]:
-    units = []
-    for session_id in list_sessions(base_path):
-        if session_id in pinned:
-            continue
-        paths = SessionPaths(base_path, session_id)
-        candidates = paths.segments()
-        if paths.archive.is_dir():
-            candidates.append(paths.archive)
-        if paths.journal.is_dir() and not paths.is_live():
-            candidates.append(paths.journal)
-        for path in candidates:
-            inner = path / "data.mdb" if (path / "data.mdb").exists() else path
-            with contextlib.suppress(OSError):
-                stat = inner.stat()
-                units.append((stat.st_mtime, stat.st_blocks * 512, path))
-    return units
+def _retention_units(paths: SessionPaths) -> Iterator[tuple[float, int, Path, SessionPaths]]:
+    for path in (*paths.segments(), paths.archive, paths.journal):
+        data = path / DATA_FILE if path == paths.journal else path
+        with contextlib.suppress(OSError):
+            yield data.stat().st_mtime, allocated_bytes(path), path, paths
+
+
+def _unlink(path: Path, paths: SessionPaths) -> bool:
+    """Remove a unit of retention, unless it is the journal of a session that is being recorded."""
+    if path == paths.journal:
+        with paths.not_live() as nobody_records:
+            if nobody_records:
+                shutil.rmtree(path, ignore_errors=True)
+            return nobody_records
+    if path == paths.archive:
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        remove_segment(path)
+    return True

@@ -19,7 +19,7 @@ from typing import Final
 
 import duckdb
 
-from otel_debugstore.errors import CorruptDataError, FormatVersionError
+from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
 from otel_debugstore_exporters import schema
 from otel_debugstore_exporters.arrow import Stager, resource_row, scope_row
 from otel_debugstore_exporters.batch import SpanBatch
@@ -33,6 +33,8 @@ _BLOCK_SIZE: Final = 65_536
 """Bytes a span of 148,168 real spans: 53 with blocks of 16 KiB (their dictionaries are too small), 40 with 64 KiB,
 50 with DuckDB's default of 256 KiB (each table wastes part of a block)."""
 _STAGE_CHARACTERS: Final = 8 << 20
+WRITING_MEMORY: Final = "1GB"
+"""For writing segments where nobody is observed; what is too much for it goes to temporary files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,8 @@ class SegmentWriter:
     Args:
         paths: The session.
         connection: The DuckDB to use; its own by default.
-        compact: Write everything a second time, sorted as a whole, in row groups of 122,880 and without gaps: a
-            third smaller, for more time and memory. For processes that are not observed.
+        compact: Collect everything first, and write it sorted as a whole, in row groups of 122,880 and without gaps:
+            a third smaller, for more memory. For processes that are not observed.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class SegmentWriter:
         self._temporary = paths.temporary_segment(self._segment_id)
         self._database = f"writing_{self._segment_id}"
         self._owned = connection is None
-        self._connection = connection or connect()
+        self._connection = connection or connect(WRITING_MEMORY)
         self._compact = compact
         self._stager = Stager(paths.session_id)
         self._sources: list[Source] = []
@@ -131,7 +133,10 @@ class SegmentWriter:
         self._paths.base_path.mkdir(parents=True, exist_ok=True)
         self._attached = True
         try:
-            self._create(self._temporary, self._database, ROW_GROUP_SIZE)
+            if self._compact:
+                self._create(":memory:", self._database)
+            else:
+                self._create(self._temporary, self._database, ROW_GROUP_SIZE)
         except BaseException:  # Ctrl-C among them
             self.__exit__(None, None, None)
             raise
@@ -148,7 +153,6 @@ class SegmentWriter:
         if self._owned:
             self._connection.close()
         remove_segment(self._temporary)
-        remove_segment(_compacted(self._temporary))
 
     def add(self, batch: SpanBatch) -> None:
         """Take the spans of a batch."""
@@ -190,21 +194,18 @@ class SegmentWriter:
             self._connection.execute(f"CHECKPOINT {self._database}")
         self._connection.execute(f"DETACH {self._database}")
         self._attached = False
-        if self._compact:
-            _compacted(self._temporary).replace(self._temporary)
         _sync(self._temporary)
         return Segment(self._name(path), sources)
 
-    def _create(self, path: Path, database: str, row_group_size: int) -> None:
-        self._connection.execute(
-            f"ATTACH {quoted(path)} AS {database} (ROW_GROUP_SIZE {row_group_size}, BLOCK_SIZE {_BLOCK_SIZE})"
-        )
+    def _create(self, path: Path | str, database: str, row_group_size: int | None = None) -> None:
+        options = f"BLOCK_SIZE {_BLOCK_SIZE}" + (f", ROW_GROUP_SIZE {row_group_size}" if row_group_size else "")
+        self._connection.execute(f"ATTACH {quoted(path)} AS {database} ({options})")
         schema.create_tables(self._connection, database)
 
     def _write_compactly(self) -> None:
-        """Copy all tables into a second file, sorted: the first has gaps where self times were added."""
+        """Write the tables, which are in memory (or where DuckDB puts what is too much for it), sorted."""
         compact = f"{self._database}_compact"
-        self._create(_compacted(self._temporary), compact, _COMPACT_ROW_GROUP_SIZE)
+        self._create(self._temporary, compact, _COMPACT_ROW_GROUP_SIZE)
         for table in schema.TABLES:
             order = " ORDER BY start_ns" if table in ("spans", "traces") else ""
             self._connection.execute(f"INSERT INTO {compact}.{table} SELECT * FROM {self._database}.{table}{order}")
@@ -249,7 +250,7 @@ class SegmentWriter:
             path = self._paths.main_segment
             try:
                 os.link(self._temporary, path)  # unlike a rename, it never replaces what another process published
-            except FileExistsError:
+            except OSError:  # it is there, or the file system has no links
                 path = self._paths.further_segment(self._segment_id)
                 self._temporary.replace(path)
         _sync(path.parent)
@@ -264,22 +265,41 @@ def attached(connection: duckdb.DuckDBPyConnection, path: Path) -> Iterator[str]
     """Attach a segment read-only, and yield the name of its database.
 
     Raises:
-        CorruptDataError: It can't be read.
+        FileNotFoundError: It was merged away, or removed.
+        CorruptDataError: It is damaged.
+        DebugStoreError: It can't be read for another reason.
     """
     name = f"segment_{uuid.uuid4().hex[:16]}"
-    try:
+    with reading(path):
         connection.execute(f"ATTACH {quoted(path)} AS {name} (READ_ONLY)")
-    except duckdb.Error as error:
-        if not path.exists():
-            raise FileNotFoundError(path) from error
-        raise CorruptDataError(
-            f"The segment {path} can't be read ({first_line(error)}); run `debugstore doctor --repair`."
-        ) from error
     try:
         yield name
     finally:
         with contextlib.suppress(duckdb.Error):
             connection.execute(f"DETACH {name}")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Translate what DuckDB says when a segment can't be read; see `attached`."""
+    try:
+        yield
+    except (duckdb.InterruptException, duckdb.OutOfMemoryException) as error:
+        raise DebugStoreError(f"The segment {path} was not read ({first_line(error)}); try again.") from error
+    except duckdb.Error as error:
+        if not path.exists():
+            raise FileNotFoundError(path) from error
+        if any(sign in str(error) for sign in _NOT_OUR_TURN):
+            raise DebugStoreError(
+                f"The segment {path} can't be opened ({first_line(error)}); close it in other programs that "
+                "may write it, and check the access rights."
+            ) from error
+        raise CorruptDataError(
+            f"The segment {path} can't be read ({first_line(error)}); run `debugstore doctor --repair`."
+        ) from error
+
+
+_NOT_OUR_TURN: Final = ("Could not set lock", "Cannot open file", "Failed to open file")
 
 
 def read_sources(connection: duckdb.DuckDBPyConnection, database: str, path: Path) -> Segment:
@@ -312,15 +332,25 @@ def current_segments(connection: duckdb.DuckDBPyConnection, paths: SessionPaths)
     Raises:
         CorruptDataError: One can't be read.
     """
+    return without_covered(all_segments(connection, paths))
+
+
+def all_segments(connection: duckdb.DuckDBPyConnection, paths: SessionPaths) -> list[Segment]:
+    """Return the session's segments as of one moment, also those that another one covers.
+
+    Raises:
+        CorruptDataError: One can't be read.
+    """
     while True:
-        found = []
+        listing, found = paths.listing(), []
         try:
             for path in paths.segments():
                 with attached(connection, path) as name:
                     found.append(read_sources(connection, name, path))
         except FileNotFoundError:
             continue  # merged away since the directory was listed
-        return without_covered(found)
+        if paths.listing() == listing:
+            return found
 
 
 def without_covered(segments: Iterable[Segment]) -> list[Segment]:
@@ -366,10 +396,6 @@ def quoted(value: Path | str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text."""
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _compacted(temporary: Path) -> Path:
-    return temporary.with_name(temporary.name + "2")
 
 
 def _sync(path: Path) -> None:

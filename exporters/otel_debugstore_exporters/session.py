@@ -120,10 +120,7 @@ class SessionPaths:
 
     def size_bytes(self) -> int:
         """Return what the session takes on disk."""
-        total = 0
-        for root in (self.journal, self.archive):
-            total += sum(_allocated(path) for path in root.glob("*")) if root.is_dir() else 0
-        return total + sum(_allocated(path) for path in self.segments())
+        return sum(map(allocated_bytes, (self.journal, self.archive, *self.segments())))
 
     @contextlib.contextmanager
     def lock(self, name: str, timeout_seconds: float = 0.0) -> Iterator[bool]:
@@ -179,7 +176,10 @@ def _changed(path: Path) -> float:
     return (data if data.exists() else path).stat().st_mtime
 
 
-def _allocated(path: Path) -> int:
+def allocated_bytes(path: Path) -> int:
+    """Return what a file, or the files in a folder, take on disk."""
+    if path.is_dir():
+        return sum(map(allocated_bytes, path.glob("*")))
     with contextlib.suppress(OSError):
         return path.stat().st_blocks * 512
     return 0

@@ -67,7 +67,6 @@ class DebugStore:
         self.session_id = check_session_id(session_id)
         self._paths = SessionPaths(Path(base_path), session_id)
         self._journal = Journal.open(self._paths.journal, map_size=map_size)
-        self._live = self._paths.hold_live()
         self._resource = Resource({names.SERVICE_NAME: session_id, names.SESSION_ID: session_id})
         self._pending: list[tuple[Any, ...]] = []
         self._ids = _ContextIds(session_id)
@@ -244,7 +243,6 @@ class DebugStore:
                 self._reader.close()
                 self._reader = None
         self._journal.close()
-        os.close(self._live)
 
     def _flush_regularly(self) -> None:
         while not self._closed.wait(_FLUSH_SECONDS):

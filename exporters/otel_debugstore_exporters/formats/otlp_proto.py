@@ -42,7 +42,8 @@ def decode(message: bytes) -> SpanBatch:
 
 def parse(message: bytes) -> Sequence[Any]:
     """Return the `ResourceSpans` of one `TracesData`, for `build`; raises as `decode` does."""
-    return _parsed(TracesData, message).resource_spans
+    resource_spans: Sequence[Any] = _parsed(TracesData, message).resource_spans
+    return resource_spans
 
 
 def parse_resource_spans(message: bytes) -> Sequence[Any]:
