@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,7 +91,7 @@ def test_without_our_exporter_nothing_happens(app: Path, tmp_path: Path) -> None
 
 def test_without_a_configurator(app: Path, tmp_path: Path) -> None:
     """Where no distribution configures the SDK, selecting the exporter is enough."""
-    run = run_instrumented(app, folder=tmp_path, python_configurator="nobody")
+    run = run_instrumented(app, folder=tmp_path, configurator="nobody")
     assert run.stdout.splitlines() == [OURS, "[]"]
     assert len(stored_spans(tmp_path / "debug_data")) == 3000
 
@@ -140,7 +141,8 @@ def test_declarative_configuration(kind: str, app: Path, tmp_path: Path) -> None
         "            schedule_delay_millis: 500\n"
     )
     run = run_instrumented(app, folder=tmp_path, config_file=tmp_path / "otel.yaml")
-    assert (run.returncode, run.stderr) == (0, "")
+    assert run.returncode == 0
+    assert "otel-debugstore" not in run.stderr
     assert run.stdout.splitlines()[0] == OURS
     assert len(stored_spans(tmp_path / "elsewhere")) == 3000
     assert (tmp_path / "elsewhere" / "configured.lmdb").is_dir()
@@ -159,8 +161,7 @@ def test_declarative_configuration_with_a_mistake(app: Path, tmp_path: Path) -> 
     )
     run = run_instrumented(app, folder=tmp_path, config_file=tmp_path / "otel.yaml")
     assert run.returncode == 0
-    (line,) = run.stderr.splitlines()
-    assert line.startswith("otel-debugstore: ")
+    (line,) = [line for line in run.stderr.splitlines() if line.startswith("otel-debugstore: ")]
     assert "pathh" in line
     assert len(stored_spans(tmp_path / "debug_data")) == 3000
 
@@ -170,7 +171,7 @@ def test_pre_instrument_replaces_ours_alone(multi: Callable[[], Any] | None, tmp
     """Only the stock processor that holds our exporter is replaced, in its place, and only once."""
     exporter = LmdbSpanExporter(base_path=tmp_path, session_id="s")
     provider = TracerProvider(active_span_processor=multi() if multi else None)
-    install(provider, ConsoleSpanExporter(out=(tmp_path / "console").open("w")), exporter)
+    install(provider, ConsoleSpanExporter(out=io.StringIO()), exporter)
     provider.get_tracer("test").start_span("before").end()
     for _ in range(2):
         pre_instrument()
@@ -227,7 +228,7 @@ def test_configure(tmp_path: Path) -> None:
 def test_configure_uses_the_provider_that_is_there(tmp_path: Path) -> None:
     """A provider set up by the program is used, with its resource and its processors."""
     provider = TracerProvider(resource=Resource.create({"service.name": "shop"}))
-    install(provider, ConsoleSpanExporter(out=(tmp_path / "console").open("w")))
+    install(provider, ConsoleSpanExporter(out=io.StringIO()))
     assert otel_debugstore.configure(base_path=tmp_path / "data") is provider
     assert processors(provider) == [BatchSpanProcessor, BoundedSpanProcessor, DuckDBSyncProcessor]
     (session,) = {processor.sink.activate().session_id for processor in bounded(provider)}

@@ -7,6 +7,8 @@ are JSON text there (VARIANT in Parquet is slow to read). A reader takes an arch
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +16,10 @@ import duckdb
 
 from otel_debugstore.errors import DebugStoreError
 from otel_debugstore_exporters import schema
+from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.journal_file import DATA_FILE
 from otel_debugstore_exporters.reader import SessionReader
-from otel_debugstore_exporters.segment import connect, first_line, quoted, remove_segment
+from otel_debugstore_exporters.segment import Source, connect, first_line, quoted, remove_segment, sync_path
 from otel_debugstore_exporters.session import SessionPaths
 
 ARCHIVED_TABLES: Final = tuple(table for table in schema.TABLES if table != "segment")
@@ -28,6 +32,9 @@ class ArchiveError(DebugStoreError):
 
 def archive_session(paths: SessionPaths, *, remove: bool = False) -> Path:
     """Write a session's archive, all of it or nothing, and return its folder.
+
+    It says what it holds (`segment.parquet`), as a segment does: spans that are in the archive and
+    elsewhere count once, whatever dies when.
 
     Args:
         paths: The session.
@@ -51,9 +58,15 @@ def archive_session(paths: SessionPaths, *, remove: bool = False) -> Path:
         with SessionReader(paths.base_path, [paths.session_id]) as reader:
             reader.refresh()
             export_parquet(reader, temporary)
+            _write_sources(reader, paths.session_id, temporary)
             expected = reader.connection.execute("SELECT count(*) FROM spans").fetchall()[0][0]
+            archived = [segment.path for segment in reader.segments()]
+            held = reader.sources()
         _check(temporary, expected)
+        for path in (*temporary.iterdir(), temporary):
+            sync_path(path)
         temporary.rename(paths.archive)
+        sync_path(paths.base_path)
     except (duckdb.Error, OSError) as error:
         raise ArchiveError(
             f"Session {paths.session_id} can't be archived ({first_line(error)}); free space or check access."
@@ -61,10 +74,41 @@ def archive_session(paths: SessionPaths, *, remove: bool = False) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     if remove:
-        for path in paths.segments():
-            remove_segment(path)
-        shutil.rmtree(paths.journal, ignore_errors=True)
+        _remove(paths, archived, held)
     return paths.archive
+
+
+def _remove(paths: SessionPaths, archived: Sequence[Path], held: Sequence[Source]) -> None:
+    """Remove what was archived, and nothing that came since."""
+    with paths.not_live() as nobody_records:
+        journal_is_archived = nobody_records and _holds_all(paths, held)
+        if journal_is_archived:
+            shutil.rmtree(paths.journal, ignore_errors=True)
+    for path in archived:
+        remove_segment(path)
+    if not journal_is_archived:
+        raise ArchiveError(
+            f"Session {paths.session_id} was recorded into while it was archived; its journal stays, the rest is "
+            f"in {paths.archive}."
+        )
+
+
+def _holds_all(paths: SessionPaths, held: Sequence[Source]) -> bool:
+    if not (paths.journal / DATA_FILE).exists():
+        return True
+    with Journal.open(paths.journal) as journal:
+        return all(
+            any(s.covers(Source(journal.journal_id, sequence, sequence)) for s in held)
+            for sequence, _ in journal.blobs()
+        )
+
+
+def _write_sources(reader: SessionReader, session_id: str, folder: Path) -> None:
+    reader.connection.execute("CREATE TEMP TABLE archived AS FROM tail.segment LIMIT 0")
+    for source in reader.sources():
+        row = (schema.SEGMENT_VERSION, *astuple(source), session_id)
+        reader.connection.execute(f"INSERT INTO archived VALUES ({', '.join('?' * len(row))})", row)
+    reader.connection.execute(f"COPY archived TO {quoted(folder / 'segment.parquet')} ({_WRITTEN_AS})")
 
 
 def export_parquet(reader: SessionReader, folder: Path) -> None:

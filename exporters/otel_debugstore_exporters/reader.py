@@ -4,7 +4,7 @@ Sealed segments are attached read-only; what the journals hold beyond them (the 
 an in-memory database with the same tables, a blob once. So no reader ever waits for a writer's
 lock. Order gives consistency: the journal is read first, the segments after it, and of what both
 hold the segment counts; a blob that is in neither can't be, since it is deleted only after its
-segment was published.
+segment was published. An archive counts where segments and journal do not hold all of it.
 
 Threads: one reader belongs to one thread at a time.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,24 +23,30 @@ from typing import Any, Final
 
 import duckdb
 
-from otel_debugstore.errors import CorruptDataError, QueryError
+from otel_debugstore.errors import CorruptDataError, DebugStoreError, QueryError
 from otel_debugstore_exporters import codec, schema, views
 from otel_debugstore_exporters.arrow import Stager, resource_row, scope_row
 from otel_debugstore_exporters.batch import SpanRecord
 from otel_debugstore_exporters.journal import Drop, Journal
+from otel_debugstore_exporters.journal_file import DATA_FILE
 from otel_debugstore_exporters.rows import ROW_COLUMNS, SharedRows
 from otel_debugstore_exporters.segment import (
     Segment,
+    Source,
     connect,
     first_line,
+    join_ranges,
     quoted,
     read_sources,
+    reading,
     without_covered,
 )
 from otel_debugstore_exporters.session import SessionPaths, list_sessions
 
 _TAIL: Final = "tail"
-_ARCHIVED_TABLES: Final = ("spans", "traces", "resources", "scopes", "payloads", "code", "counters", "rollup")
+_STAGED_SPANS: Final = 65_536
+_ANALYZE: Final = re.compile(r"\banaly[sz]e\b", re.IGNORECASE)
+_EXPLAIN_ANALYZE: Final = re.compile(r"\s*explain\s+analy[sz]e\s+(.*)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -50,6 +57,23 @@ class _Session:
     tail_sequences: list[int] = field(default_factory=list)
     listing: tuple[tuple[str, int], ...] = ()
     attached: dict[str, Segment] = field(default_factory=dict)
+
+    def sources(self) -> list[Source]:
+        """What the attached segments, and the tail beyond them, hold of which journals and files."""
+        found = [source for segment in self.attached.values() for source in segment.sources]
+        if self.journal is not None and self.tail_sequences:
+            first, last = self.tail_sequences[0], self.tail_sequences[-1]
+            found.append(Source(self.journal.journal_id, first, last))
+        return join_ranges(found)
+
+    def is_sealed(self, sequence: int) -> bool:
+        """Whether an attached segment holds that blob of the journal."""
+        journal_id = self.journal.journal_id if self.journal else ""
+        return any(
+            source.source_id == journal_id and source.first_seq <= sequence <= source.last_seq
+            for segment in self.attached.values()
+            for source in segment.sources
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +112,7 @@ class SessionReader:
         self._connection = connect(memory_limit, threads)
         self._sessions = {s: _Session(SessionPaths(base_path, s).require()) for s in session_ids or ()}
         self._names = 0
-        self._views_of: tuple[Any, ...] | None = None
+        self._is_stale = True  # the views do not show yet what was read
         self._locked = False
         self.parts: list[str] = []
         self.corrected: list[str] = []
@@ -125,10 +149,22 @@ class SessionReader:
             for session_id in list_sessions(self._base_path):
                 if session_id not in self._sessions:
                     self._sessions[session_id] = _Session(SessionPaths(self._base_path, session_id))
-        grown = [self._read_tail(session) for session in self._sessions.values()]
-        changed = [self._attach_segments(session) for session in self._sessions.values()]
-        self._create_views(force=any(grown) or any(changed))
-        return any(grown) or any(changed)
+        with _translated(self._base_path):
+            while True:
+                for session in self._sessions.values():
+                    self._read_tail(session)
+                for session in self._sessions.values():
+                    self._attach_segments(session)
+                sealed = [s for s in self._sessions.values() if any(map(s.is_sealed, s.tail_sequences))]
+                if not sealed:
+                    break
+                for session in sealed:
+                    self._forget_tail(session)  # and read the journal again, with these segments in view
+            was_stale, self._is_stale = self._is_stale, True
+            if was_stale:
+                self._create_views()
+            self._is_stale = False
+        return was_stale
 
     def query(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), limit: int | None = None
@@ -182,16 +218,20 @@ class SessionReader:
             where: Trusted SQL over the columns of `spans`.
             parameters: Values for the `?` in it.
         """
-        shared = SharedRows(self._connection, self.parts)
-        sql = self.spans_sql(ROW_COLUMNS)
-        cursor = self._connection.cursor()
-        cursor.execute(
-            f"SELECT {', '.join(ROW_COLUMNS)} FROM ({sql}) WHERE {where} ORDER BY session, start_ns",
-            list(parameters),
-        )
-        while rows := cursor.fetchmany(4096):
+        with _translated(self._base_path):
+            shared = SharedRows(self._connection, self.parts)
+            sql = self.spans_sql(ROW_COLUMNS)
+            cursor = self._connection.cursor()
+            cursor.execute(
+                f"SELECT {', '.join(ROW_COLUMNS)} FROM ({sql}) WHERE {where} ORDER BY session, start_ns",
+                list(parameters),
+            )
+            rows = cursor.fetchmany(4096)
+        while rows:
             for row in rows:
                 yield shared.record(row)
+            with _translated(self._base_path):
+                rows = cursor.fetchmany(4096)
 
     def drops(self) -> dict[str, list[Drop]]:
         """Return by session what was dropped there."""
@@ -200,6 +240,10 @@ class SessionReader:
     def segments(self) -> list[Segment]:
         """Return the segments of the view."""
         return [segment for session in self._sessions.values() for segment in session.attached.values()]
+
+    def sources(self) -> list[Source]:
+        """Return what the view holds of which journals and files."""
+        return [source for session in self._sessions.values() for source in session.sources()]
 
     def close(self) -> None:
         """Let go of everything. Idempotent."""
@@ -212,11 +256,14 @@ class SessionReader:
     def _run(self, sql: str, parameters: Any, limit: int | None) -> QueryResult:
         try:
             cursor = self._connection.execute(sql, parameters or None)
+            if cursor is None:  # there is nothing in the text
+                return QueryResult((), (), [])
             described = cursor.description or []
             rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit + 1)
         except duckdb.InterruptException:
             raise
-        except duckdb.Error as error:
+        # Besides its own errors, DuckDB's client raises these for text and values that Python can't hold.
+        except (duckdb.Error, RuntimeError, ValueError, OverflowError) as error:
             raise QueryError(f"The query failed: {first_line(error)}") from error
         names = tuple(str(column[0]) for column in described)
         kinds = tuple(str(column[1]) for column in described)
@@ -229,37 +276,58 @@ class SessionReader:
         schema.create_tables(self._connection, _TAIL)
         self._connection.execute(f"CREATE TABLE {views.SELF_OVERRIDES} (part INTEGER, key BIGINT, self_ns BIGINT)")
 
-    def _read_tail(self, session: _Session) -> bool:
+    def _read_tail(self, session: _Session) -> None:
         """Take the journal's new blobs into the tail."""
-        if session.journal is None:
-            if not (session.paths.journal / "data.mdb").exists():
-                return False
-            session.journal = open_to_read(session.paths.journal)
-        stager = Stager(session.paths.session_id)
-        before = session.next_after
-        for sequence, blob in session.journal.blobs(before):
-            session.next_after = sequence
-            if not self._is_sealed(session, sequence):
-                session.tail_sequences.append(sequence)
+        journal = self._journal_of(session)
+        if journal is None:
+            return
+        stager, sequences = Stager(session.paths.session_id), []
+        for sequence, blob in journal.blobs(session.next_after):
+            sequences.append(sequence)
+            if not session.is_sealed(sequence):
                 with contextlib.suppress(CorruptDataError):  # doctor names it; the others still count
                     stager.add(codec.decode(blob))
-        self._insert(stager)
-        return session.next_after != before
+            if len(stager) >= _STAGED_SPANS:
+                self._take(session, stager, sequences)
+                sequences = []
+        self._take(session, stager, sequences)
 
-    def _is_sealed(self, session: _Session, sequence: int) -> bool:
-        journal_id = session.journal.journal_id if session.journal else ""
-        return any(
-            source.source_id == journal_id and source.first_seq <= sequence <= source.last_seq
-            for segment in session.attached.values()
-            for source in segment.sources
-        )
+    def _journal_of(self, session: _Session) -> Journal | None:
+        """Return the journal at the session's path: it may have been archived, removed, or begun anew."""
+        if session.journal is not None and not session.journal.is_in_place():
+            self._forget_tail(session)
+            session.listing = ()
+            session.journal.close()
+            session.journal = None
+        if session.journal is None:
+            data = session.paths.journal / DATA_FILE
+            with contextlib.suppress(FileNotFoundError):
+                if data.stat().st_size:
+                    session.journal = open_to_read(session.paths.journal)
+        return session.journal
+
+    def _take(self, session: _Session, stager: Stager, sequences: Sequence[int]) -> None:
+        """Add staged blobs to the tail, all of them or none."""
+        if not sequences:
+            return
+        if len(stager):
+            self._connection.begin()
+            try:
+                self._insert(stager)
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.commit()
+        session.tail_sequences += [sequence for sequence in sequences if not session.is_sealed(sequence)]
+        session.next_after = sequences[-1]
+        self._is_stale = True
 
     def _insert(self, stager: Stager) -> None:
-        if not len(stager):
-            return
         self._connection.register("staged", stager.take())
-        self._connection.execute(schema.insert_spans(_TAIL, "staged"))
-        self._connection.unregister("staged")
+        try:
+            self._connection.execute(schema.insert_spans(_TAIL, "staged"))
+        finally:
+            self._connection.unregister("staged")
         for table, rows in (
             ("resources", [resource_row(*item) for item in stager.resources.items()]),
             ("scopes", [scope_row(*item) for item in stager.scopes.items()]),
@@ -270,92 +338,85 @@ class SessionReader:
                 )
                 self._connection.execute(f"INSERT INTO {_TAIL}.{table} VALUES ({values})", row)
 
-    def _attach_segments(self, session: _Session) -> bool:
-        """Attach what is new, detach what is gone; drop from the tail what is sealed now."""
-        while True:
-            listing = _listing(session.paths)
-            if listing == session.listing:
-                return False
+    def _forget_tail(self, session: _Session) -> None:
+        self._connection.execute(f"DELETE FROM {_TAIL}.spans WHERE session = ?", [session.paths.session_id])
+        session.next_after = -1
+        session.tail_sequences.clear()
+        self._is_stale = True
+
+    def _attach_segments(self, session: _Session) -> None:
+        """Attach what is new, and detach what is gone, until nothing changed meanwhile."""
+        while (listing := session.paths.listing()) != session.listing:
+            self._is_stale = True
+            session.listing = ()
             try:
-                self._attach_listed(session, listing)
+                self._attach_listed(session)
             except FileNotFoundError:
                 continue  # merged away since the directory was listed
-            if _listing(session.paths) == listing:
-                break
-        session.listing = listing
-        if any(self._is_sealed(session, sequence) for sequence in session.tail_sequences):
-            self._rebuild_tail()
-        return True
+            session.listing = listing
 
-    def _attach_listed(self, session: _Session, listing: tuple[tuple[str, int], ...]) -> None:
+    def _attach_listed(self, session: _Session) -> None:
         for name in list(session.attached):
-            self._connection.execute(f"DETACH {name}")
-            del session.attached[name]
-        found = {}
-        for file, _ in listing:
-            path = session.paths.base_path / file
-            if path == session.paths.archive:
-                continue
-            self._names += 1
-            name = f"segment_{self._names}"
-            self._attach(path, name)
-            found[name] = read_sources(self._connection, name, path)
-        kept = {segment.path for segment in without_covered(found.values())}
-        for name, segment in found.items():
-            if segment.path in kept:
-                session.attached[name] = segment
-            else:
-                self._connection.execute(f"DETACH {name}")
-        if session.paths.archive.is_dir() and not session.attached:
+            self._detach(session, name)
+        for path in session.paths.segments():
+            name = self._new_name("segment")
+            with reading(path):
+                self._connection.execute(f"ATTACH {quoted(path)} AS {name} (READ_ONLY)")
+            session.attached[name] = Segment(path, ())  # detached again, whatever comes
+            session.attached[name] = read_sources(self._connection, name, path)
+        if session.paths.archive.is_dir():
             self._load_archive(session)
+        kept = without_covered(session.attached.values())
+        for name, segment in list(session.attached.items()):
+            if segment not in kept:
+                self._detach(session, name)
 
-    def _attach(self, path: Path, name: str) -> None:
-        try:
-            self._connection.execute(f"ATTACH {quoted(path)} AS {name} (READ_ONLY)")
-        except duckdb.Error as error:
-            if not path.exists():
-                raise FileNotFoundError(path) from error
-            raise CorruptDataError(
-                f"The segment {path} can't be read ({first_line(error)}); run `debugstore doctor --repair`."
-            ) from error
+    def _detach(self, session: _Session, name: str) -> None:
+        self._connection.execute(f"DETACH {name}")
+        del session.attached[name]
+
+    def _new_name(self, kind: str) -> str:
+        self._names += 1
+        return f"{kind}_{self._names}"
 
     def _load_archive(self, session: _Session) -> None:
-        """Take an archive's Parquet files into memory: a locked connection can't read files."""
-        self._names += 1
-        name = f"archive_{self._names}"
+        """Take an archive into memory (a locked connection can't read files), unless all of it is there already."""
+        archive = session.paths.archive
+        there = Segment(archive, tuple(session.sources()))
+        name = self._new_name("archive")
         self._connection.execute(f"ATTACH ':memory:' AS {name}")
+        session.attached[name] = Segment(archive, ())
         schema.create_tables(self._connection, name)
-        for table in _ARCHIVED_TABLES:
-            path = session.paths.archive / f"{table}.parquet"
-            columns = ", ".join(
-                f"{column}::JSON::VARIANT" if kind == "VARIANT" else f"{column}::{kind}"
-                for column, kind in schema.TABLES[table].items()
-            )
-            try:
-                self._connection.execute(
-                    f"INSERT INTO {name}.{table} SELECT {columns} FROM read_parquet({quoted(path)})"
-                )
-            except duckdb.Error as error:
-                raise CorruptDataError(
-                    f"The archive {path} can't be read ({first_line(error)}); restore it from a copy."
-                ) from error
-        session.attached[name] = Segment(session.paths.archive, ())
-
-    def _rebuild_tail(self) -> None:
+        self._load_archived(archive, "segment", name)
+        session.attached[name] = read_sources(self._connection, name, archive)
+        if there.sources and session.attached[name].covered_by(there):
+            self._detach(session, name)
+            return
         for table in schema.TABLES:
-            self._connection.execute(f"DELETE FROM {_TAIL}.{table}")
-        for session in self._sessions.values():
-            session.next_after = -1
-            session.tail_sequences.clear()
-            self._read_tail(session)
+            if table != "segment":
+                self._load_archived(archive, table, name)
 
-    def _create_views(self, *, force: bool) -> None:
+    def _load_archived(self, archive: Path, table: str, database: str) -> None:
+        path = archive / f"{table}.parquet"
+        columns = ", ".join(
+            f"{column}::JSON::VARIANT" if kind == "VARIANT" else f"{column}::{kind}"
+            for column, kind in schema.TABLES[table].items()
+        )
+        try:
+            self._connection.execute(
+                f"INSERT INTO {database}.{table} SELECT {columns} FROM read_parquet({quoted(path)})"
+            )
+        except duckdb.Error as error:
+            if not archive.is_dir():
+                raise FileNotFoundError(archive) from error
+            raise CorruptDataError(
+                f"The archive {path} can't be read ({first_line(error)}); restore it from a copy."
+            ) from error
+
+    def _create_views(self) -> None:
         sealed = [name for session in self._sessions.values() for name in session.attached]
         tail_is_empty = not any(session.tail_sequences for session in self._sessions.values())
         self.parts = sealed if sealed and tail_is_empty else [*sealed, _TAIL]
-        if not force and self._views_of == tuple(self.parts):
-            return
-        self._views_of = tuple(self.parts)
         if _TAIL in self.parts:
             for table in ("traces", "rollup"):
                 self._connection.execute(f"DELETE FROM {_TAIL}.{table}")
@@ -396,24 +457,35 @@ def open_to_read(path: Path) -> Journal:
     return Journal.open(path, readonly=not writable)
 
 
-def _listing(paths: SessionPaths) -> tuple[tuple[str, int], ...]:
-    found: list[tuple[str, int]] = []
-    for path in paths.segments():
-        with contextlib.suppress(FileNotFoundError):
-            found.append((path.name, path.stat().st_ino))
-    if paths.archive.is_dir():
-        found.append((paths.archive.name, paths.archive.stat().st_mtime_ns))
-    return tuple(found)
+@contextlib.contextmanager
+def _translated(base_path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.InterruptException, duckdb.OutOfMemoryException) as error:
+        raise DebugStoreError(
+            f"Reading below {base_path} was stopped ({first_line(error)}); narrow it down, or give it more memory."
+        ) from error
+    except duckdb.Error as error:
+        raise CorruptDataError(
+            f"Spans below {base_path} can't be read ({first_line(error)}); run `debugstore doctor`."
+        ) from error
 
 
 def _require_select(sql: str) -> None:
+    kinds = [statement.type for statement in _statements(sql)]
+    if len(kinds) != 1:
+        raise QueryError(f"A query is one SELECT, this is {len(kinds)} statements; run them one by one.")
+    if kinds[0] == duckdb.StatementType.EXPLAIN and _ANALYZE.search(sql):  # it runs what it explains
+        found = _EXPLAIN_ANALYZE.fullmatch(sql)
+        kinds = [statement.type for statement in _statements(found[1])] if found else kinds
+        if kinds != [duckdb.StatementType.SELECT]:
+            raise QueryError("Only EXPLAIN ANALYZE of a SELECT is allowed; leave ANALYZE out otherwise.")
+    if kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        raise QueryError(f"Only SELECT is allowed, this is {kinds[0].name}: the store can't be changed by a query.")
+
+
+def _statements(sql: str) -> list[Any]:
     try:
-        statements = duckdb.extract_statements(sql)
-    except duckdb.Error as error:
+        return list(duckdb.extract_statements(sql))
+    except (duckdb.Error, RuntimeError) as error:
         raise QueryError(f"The query failed: {first_line(error)}") from error
-    if len(statements) != 1:
-        raise QueryError(f"A query is one SELECT, this is {len(statements)} statements; run them one by one.")
-    if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        raise QueryError(
-            f"Only SELECT is allowed, this is {statements[0].type.name}: the store can't be changed by a query."
-        )

@@ -194,7 +194,7 @@ class SegmentWriter:
             self._connection.execute(f"CHECKPOINT {self._database}")
         self._connection.execute(f"DETACH {self._database}")
         self._attached = False
-        _sync(self._temporary)
+        sync_path(self._temporary)
         return Segment(self._name(path), sources)
 
     def _create(self, path: Path | str, database: str, row_group_size: int | None = None) -> None:
@@ -253,7 +253,7 @@ class SegmentWriter:
             except OSError:  # it is there, or the file system has no links
                 path = self._paths.further_segment(self._segment_id)
                 self._temporary.replace(path)
-        _sync(path.parent)
+        sync_path(path.parent)
         return path
 
 
@@ -398,7 +398,8 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -8,6 +8,7 @@ segment's worth has come together and recording leaves it room.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -64,11 +65,13 @@ class DuckDBSyncProcessor(SpanProcessor):
             self._start()
 
     def shutdown(self) -> None:
-        """Stop; seal what is left if that fits in a second."""
+        """Stop; seal what is left if that fits in a second. Sealing that is under way is given up at once."""
+        is_sealing = self._connection is not None
         self._stop.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread.is_alive():
-            thread.join(_EXIT_SECONDS)
+            if not is_sealing:
+                thread.join(_EXIT_SECONDS)
             self._interrupt(thread)
         self._close_descriptors()
 
@@ -90,6 +93,7 @@ class DuckDBSyncProcessor(SpanProcessor):
         self._connection: Any = None
         self._interrupted = False
         self._holding = False
+        self._ends_before_duckdb = False
         self._descriptors = contextlib.ExitStack()
 
     def _after_fork_in_child(self) -> None:
@@ -108,7 +112,7 @@ class DuckDBSyncProcessor(SpanProcessor):
         try:
             self._work()
         except Exception as error:  # noqa: BLE001  a failing sealer must not be seen by the program
-            warn_once("seal", f"sealing stopped ({error}); the journal keeps the spans, and readers seal later.")
+            warn_once("journal", f"sealing stopped ({error}); the journal keeps the spans, and readers seal later.")
 
     def _work(self) -> None:
         next_retention = 0.0
@@ -121,16 +125,16 @@ class DuckDBSyncProcessor(SpanProcessor):
                     next_retention = time.monotonic() + _RETENTION_SECONDS
                     self._guarded(self._apply_retention)
         with self._working:
-            if self._elected():
+            if not self._interrupted and self._elected():
                 self._guarded(self._seal_at_exit)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
         except Exception as error:  # noqa: BLE001  tried again with the next poll
-            if self._interrupted:
-                return
-            warn_once("seal", f"sealing {self._paths.session_id} failed ({error}); it is tried again.")
+            if self._stop.is_set():
+                return  # the program ends: the journal keeps the spans, and the next reader seals
+            warn_once("journal", f"sealing {self._paths.session_id} failed ({error}); it is tried again.")
 
     def _elected(self) -> bool:
         if not self._may_seal or not self._paths.journal.is_dir():
@@ -155,6 +159,9 @@ class DuckDBSyncProcessor(SpanProcessor):
                 self._seal(journal)
 
     def _seal_at_exit(self) -> None:
+        if getattr(sys, "last_type", None) is KeyboardInterrupt:
+            # Importing duckdb runs `exec`, and CPython then forgets that the exit status has to be SIGINT's.
+            return
         with Journal.open(self._paths.journal) as journal:
             waiting = journal.stats().span_count
             fixed = 0.0 if "duckdb" in sys.modules else _SEAL_SECONDS_FIXED
@@ -164,6 +171,7 @@ class DuckDBSyncProcessor(SpanProcessor):
     def _seal(self, journal: Journal) -> None:
         import duckdb
 
+        self._end_before_duckdb()
         _give_back_memory()  # so that the peak of recording and that of sealing do not add up
         for limit in _MEMORY_LIMITS:
             try:
@@ -174,6 +182,15 @@ class DuckDBSyncProcessor(SpanProcessor):
             else:
                 break
         _give_back_memory()
+
+    def _end_before_duckdb(self) -> None:
+        """Have `shutdown` called before DuckDB's own exit handler, after which it reads no more Arrow.
+
+        Exit handlers run last in, first out; the tracer provider's comes long after DuckDB's.
+        """
+        if not self._ends_before_duckdb:
+            self._ends_before_duckdb = True
+            atexit.register(self.shutdown)
 
     def _seal_within(self, journal: Journal, memory_limit: str) -> None:
         from otel_debugstore_exporters import seal, segment
