@@ -1,9 +1,10 @@
-"""What a forked child has to do before it records: forget what belongs to its parent."""
+"""What has to be done around a fork: a child forgets what belongs to its parent before it records."""
 
 from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 
@@ -28,3 +29,17 @@ def _reset_all() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_all)
+
+
+def call_at_fork(before: Callable[[], None], in_parent: Callable[[], None], in_child: Callable[[], None]) -> None:
+    """Call bound methods before every fork, and after it in parent and child, while their object lives."""
+    methods = [weakref.WeakMethod(method) for method in (before, in_parent, in_child)]
+    calls = [lambda found=method: (method := found()) and method() for method in methods]
+    os.register_at_fork(before=calls[0], after_in_parent=calls[1], after_in_child=calls[2])
+
+
+def keep_for_ever(thing: object) -> None:
+    """Never let `thing` be destroyed, not even when the interpreter ends: in a child that would crash or hang."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

@@ -1,8 +1,8 @@
 """What this project tells the people who run an observed program: one line for each kind of trouble.
 
-The line goes to standard error and nowhere else, whatever logging the program has set up, because
-its own output must not change: a root handler may well write to standard output. A program that
-wants the lines gives the logger "otel_debugstore" a handler, and then that one gets them.
+The line goes to standard error and nowhere else, whatever logging the program has set up, because its
+own output must not change: a root handler may well write to standard output. A program that wants the
+lines gives the logger "otel_debugstore" a handler; then that one gets them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,6 @@ LOGGER_NAME: Final = "otel_debugstore"
 _said: set[str] = set()
 
 
-class _StandardError(logging.Handler):
-    """Writes to what `sys.stderr` is now; a closed or missing one is no trouble."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is not None:
-            sys.stderr.write(f"otel-debugstore: {record.getMessage()}\n")
-            sys.stderr.flush()
-
-
-_standard_error: Final = _StandardError()
-
-
 def warn_once(kind: str, message: str) -> None:
     """Log `message` as one line, unless something of the same `kind` was logged in this process.
 
@@ -37,8 +25,15 @@ def warn_once(kind: str, message: str) -> None:
     if kind in _said:
         return
     _said.add(kind)
+    line = " ".join(message.split())
     try:
-        _logger().warning("%s", " ".join(message.split()))
+        logger = logging.getLogger(LOGGER_NAME)
+        if logger.handlers:
+            logger.warning("%s", line)
+        elif logger.isEnabledFor(logging.WARNING) and sys.stderr is not None:
+            # Not through `logging`: it would list our thread among those of the program.
+            sys.stderr.write(f"otel-debugstore: {line}\n")
+            sys.stderr.flush()
     except Exception:  # noqa: BLE001  # a broken stderr or handler must not reach the program
         return
 
@@ -46,13 +41,3 @@ def warn_once(kind: str, message: str) -> None:
 def forget() -> None:
     """Let everything be said again; for tests."""
     _said.clear()
-
-
-def _logger() -> logging.Logger:
-    logger = logging.getLogger(LOGGER_NAME)
-    if not logger.handlers:
-        logger.addHandler(_standard_error)
-        logger.propagate = False
-    elif logger.handlers != [_standard_error]:
-        logger.removeHandler(_standard_error)
-    return logger

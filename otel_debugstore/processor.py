@@ -112,7 +112,8 @@ class BoundedSpanProcessor(SpanProcessor):
         self.sink: Final = sink
         self._max_bytes = max_bytes
         self._delay_seconds = schedule_delay_millis / 1000
-        self._is_shut_down = False
+        self.is_shut_down = False
+        """Whether spans that end now are dropped and counted."""
         self.after_fork_in_child()
         reset_after_fork(self)
 
@@ -146,7 +147,7 @@ class BoundedSpanProcessor(SpanProcessor):
                 return
             if self._is_ready or self._become_ready():
                 self._queue.put(span)
-                if self._is_shut_down:  # the last hand-over may have passed before the put
+                if self.is_shut_down:  # the last hand-over may have passed before the put
                     self._write_down(0)
         except Exception:  # noqa: BLE001  # it would reach the program
             self._dropped[FAILED] += 1
@@ -168,16 +169,16 @@ class BoundedSpanProcessor(SpanProcessor):
             self._wake.set()
             if self._is_ready:  # else the worker may have ended before it saw the ticket
                 return ticket.wait(seconds)
-        if self._queue or self._is_shut_down:
+        if self._queue or self.is_shut_down:
             return self._write_down(seconds)
         return True
 
     def shutdown(self) -> None:
         """Commit what has ended and stop the threads, within 10 s."""
-        if self._is_shut_down:
+        if self.is_shut_down:
             return
         deadline = monotonic() + SHUTDOWN_SECONDS
-        self._is_shut_down = True
+        self.is_shut_down = True
         self._is_ready = False
         self._wake.set()
         self._commit_wanted.set()
@@ -188,14 +189,14 @@ class BoundedSpanProcessor(SpanProcessor):
 
     def _become_ready(self) -> bool:
         """Start the threads if they do not run; count the span and return False once shut down."""
-        if self._is_shut_down:
+        if self.is_shut_down:
             self._count_late()
             return False
         if self._starting.acquire(blocking=False):
             try:
                 if not self._is_ready:
                     self._running = [self._start(self._work), self._start(self._commit_when_wanted)]
-                    self._is_ready = not self._is_shut_down
+                    self._is_ready = not self.is_shut_down
             except RuntimeError:  # no thread to be had: flush and shutdown write in their caller's
                 pass
             finally:
@@ -221,7 +222,7 @@ class BoundedSpanProcessor(SpanProcessor):
         """Hand spans over when there are many and when a commit is due."""
         next_commit = 0.0
         spans_since_commit = 0
-        while not self._is_shut_down:
+        while not self.is_shut_down:
             self._wake.wait(min(next_commit - monotonic(), self._delay_seconds))
             tickets = _take_all(self._tickets)
             is_due = bool(tickets) or monotonic() >= next_commit
@@ -233,7 +234,7 @@ class BoundedSpanProcessor(SpanProcessor):
                 spans_since_commit = 0
 
     def _commit_when_wanted(self) -> None:
-        while not self._is_shut_down:
+        while not self.is_shut_down:
             self._commit_wanted.wait(_MAX_LOCK_SECONDS)
             tickets = _take_all(self._handed_over)
             committed = self._commit(_MAX_LOCK_SECONDS)

@@ -253,6 +253,15 @@ def test_configure_for_another_session(tmp_path: Path) -> None:
     otel_debugstore.configure(session_id="one", base_path=tmp_path)
     with pytest.raises(ConfigurationError, match="'one'"):
         otel_debugstore.configure(session_id="two")
+    with pytest.raises(ConfigurationError, match="'one'"):
+        otel_debugstore.configure(session_id="one", base_path=tmp_path / "elsewhere")
+
+
+def test_configure_after_shutdown(tmp_path: Path) -> None:
+    """A provider that was shut down records no more, and configure() says so."""
+    otel_debugstore.configure(session_id="s", base_path=tmp_path).shutdown()
+    with pytest.raises(ConfigurationError, match="shut down"):
+        otel_debugstore.configure(session_id="s")
 
 
 def test_configure_with_bad_settings() -> None:

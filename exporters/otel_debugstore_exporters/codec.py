@@ -8,6 +8,7 @@ readers ignore; a change that readers can't ignore raises `BLOB_VERSION`.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import sys
 from array import array
@@ -64,7 +65,7 @@ def encode(batch: SpanBatch, written_ns: int) -> bytes:
         raw = _pack(columns)
     except (OverflowError, ValueError, TypeError):
         raw = _pack(plain(columns))
-    return header + zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(raw)
+    return header + zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compress(raw)
 
 
 def read_header(blob: bytes | memoryview) -> BlobHeader:
@@ -192,7 +193,7 @@ def _batch(columns: dict[str, Any], pid: int | None) -> SpanBatch:
         kinds=columns["kinds"],
         status_codes=columns["status_codes"],
         flags=array("I", columns["flags"]),
-        names=columns["names"],
+        names=list(map(_name, columns["names"])),
         name_index=array("I", columns["name_index"]),
         resources=[Resource(*value) for value in columns["resources"]],
         resource_index=array("I", columns["resource_index"]),
@@ -201,7 +202,7 @@ def _batch(columns: dict[str, Any], pid: int | None) -> SpanBatch:
         attributes=columns["attributes"],
         status_messages=columns.get("status_messages", {}),
         trace_states=columns.get("trace_states", {}),
-        events={row: [Event(*e) for e in events] for row, events in columns.get("events", {}).items()},
+        events={row: list(map(_event, events)) for row, events in columns.get("events", {}).items()},
         links={row: [Link(*e) for e in links] for row, links in columns.get("links", {}).items()},
         dropped={row: tuple(counts) for row, counts in columns.get("dropped", {}).items()},
         pid=pid,
@@ -210,3 +211,16 @@ def _batch(columns: dict[str, Any], pid: int | None) -> SpanBatch:
     if (len(batch.trace_ids), len(batch.span_ids), len(batch.start_ns)) != (16 * count, 8 * count, count):
         raise ValueError("columns differ in length")
     return batch
+
+
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) else str(value)  # nothing keeps a program from naming a span 5
+
+
+def _event(fields: Sequence[Any]) -> Event:
+    event = Event(*fields)
+    if type(event.time_ns) is int and type(event.name) is str:
+        return event
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return event._replace(time_ns=int(event.time_ns), name=_name(event.name))
+    return event._replace(time_ns=0, name=_name(event.name))

@@ -15,18 +15,21 @@ from pathlib import Path
 from typing import Final, Literal
 
 import duckdb
-import lmdb.verify
 
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
-from otel_debugstore_exporters import codec
+from otel_debugstore_exporters import codec, schema
 from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.journal_file import DATA_FILE, damage
 from otel_debugstore_exporters.reader import open_to_read
 from otel_debugstore_exporters.seal import forget_covered
 from otel_debugstore_exporters.segment import (
     Segment,
     attached,
     connect,
+    first_line,
+    quoted,
     read_sources,
+    reading,
     remove_segment,
     without_covered,
 )
@@ -93,30 +96,44 @@ def _examine(paths: SessionPaths) -> Iterator[_Repairable]:
             found = _examine_segment(paths, path, connection)
             if isinstance(found, Segment):
                 segments.append(found)
-            else:
+            elif found is not None:
                 yield found
         yield from _examine_leftovers(paths, segments)
+        yield from _examine_archive(paths, connection)
         yield from _examine_journal(paths, without_covered(segments))
 
 
-def _examine_segment(paths: SessionPaths, path: Path, connection: duckdb.DuckDBPyConnection) -> Segment | _Repairable:
+def _examine_segment(
+    paths: SessionPaths, path: Path, connection: duckdb.DuckDBPyConnection
+) -> Segment | _Repairable | None:
     try:
         with attached(connection, path) as name:
             segment = read_sources(connection, name, path)
-            count = connection.execute(f"SELECT count(span_id), sum(duration_ns) FROM {name}.spans").fetchall()[0][0]
+            with reading(path):
+                count = max(_read_whole(connection, name, table) for table in schema.TABLES)
     except FileNotFoundError:
-        return Segment(path, ())
+        return None
     except FormatVersionError as error:
         return _Repairable(_problem(paths, path.name, "a newer version wrote it", str(error)))
-    except (CorruptDataError, duckdb.Error) as error:
+    except CorruptDataError as error:
         return _Repairable(
             _problem(paths, path.name, f"can't be read ({error})", "`debugstore doctor --repair` sets it aside"),
             lambda: _set_aside(path),
         )
+    except DebugStoreError as error:
+        return _Repairable(_problem(paths, path.name, str(error), "then look again"))
     if count != segment.span_count:
         what = f"holds {count} spans, says {segment.span_count}"
         return _Repairable(_problem(paths, path.name, what, "restore the file from a copy"))
     return segment
+
+
+def _read_whole(connection: duckdb.DuckDBPyConnection, database: str, table: str) -> int:
+    """Read every block of a table, so that DuckDB compares its checksum; return how many spans were seen."""
+    found: tuple[int, int] = connection.execute(
+        f"SELECT count(*), bit_xor(hash(t)) FROM {database}.{table} t"
+    ).fetchall()[0]
+    return found[0] if table == "spans" else 0
 
 
 def _examine_leftovers(paths: SessionPaths, segments: list[Segment]) -> Iterator[_Repairable]:
@@ -135,27 +152,39 @@ def _examine_leftovers(paths: SessionPaths, segments: list[Segment]) -> Iterator
                 lambda segment=segment: remove_segment(segment.path),  # type: ignore[misc]
             )
     for path in paths.quarantined():
-        what = "a journal that could not be read was set aside"
+        what = "a file that could not be read was set aside"
         yield _Repairable(_note(paths, path.name, what, "keep it for analysis, or delete it"))
 
 
+def _examine_archive(paths: SessionPaths, connection: duckdb.DuckDBPyConnection) -> Iterator[_Repairable]:
+    for table in schema.TABLES if paths.archive.is_dir() else ():
+        path = paths.archive / f"{table}.parquet"
+        try:
+            connection.execute(f"SELECT bit_xor(hash(t)) FROM read_parquet({quoted(path)}) t").fetchall()
+        except duckdb.Error as error:
+            what = f"{path.name} can't be read ({first_line(error)})"
+            yield _Repairable(_problem(paths, paths.archive.name, what, "restore it from a copy"))
+
+
 def _examine_journal(paths: SessionPaths, segments: list[Segment]) -> Iterator[_Repairable]:
-    if not (paths.journal / "data.mdb").exists():
+    if not (paths.journal / DATA_FILE).exists():
         return
     set_aside = "`debugstore doctor --repair` sets it aside; recording begins a new one"
     try:
-        problems: list[str] = lmdb.verify.verify(str(paths.journal))  # type: ignore[no-untyped-call]
-        if problems:
-            raise CorruptDataError(problems[0])
+        if why := damage(paths.journal):
+            raise CorruptDataError(why)
         journal = open_to_read(paths.journal)
     except FormatVersionError as error:
         yield _Repairable(_problem(paths, paths.journal.name, "a newer version wrote it", str(error)))
         return
-    except (DebugStoreError, lmdb.Error, OSError, ValueError) as error:
+    except CorruptDataError as error:
         yield _Repairable(
             _problem(paths, paths.journal.name, f"can't be read ({error})", set_aside),
             lambda: _set_aside(paths.journal),
         )
+        return
+    except (DebugStoreError, OSError) as error:
+        yield _Repairable(_problem(paths, paths.journal.name, str(error), "then look again"))
         return
     with journal:
         yield from _examine_blobs(paths, journal, segments)

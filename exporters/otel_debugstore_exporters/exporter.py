@@ -169,7 +169,7 @@ class LmdbSpanExporter(SpanExporter):
         try:
             if taken or drops:
                 journal.append([blob for blob, _ in taken], drops)
-        except Exception:
+        except BaseException:
             self._pending.extendleft(reversed(taken))
             raise
         self._is_unsynced = self.settings.durability == "interval"

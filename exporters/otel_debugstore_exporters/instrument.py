@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -27,6 +28,7 @@ from otel_debugstore.lifecycle import flush_at_end
 from otel_debugstore.log import warn_once
 from otel_debugstore.processor import BoundedSpanProcessor
 from otel_debugstore_exporters.exporter import LmdbSpanExporter
+from otel_debugstore_exporters.session import SessionPaths
 
 EXPORTER_NAME: Final = "debugstore"
 _RETIRE_SECONDS: Final = 1.0
@@ -62,7 +64,8 @@ def configure(
         settings: Other fields of `Settings`.
 
     Raises:
-        ConfigurationError: A setting can't be used, or this process records into another session.
+        ConfigurationError: A setting can't be used, this process records into another session, or its
+            provider was shut down.
         InvalidSessionIdError: `session_id` can't be one.
     """
     chosen = Settings.from_environment(session_id=session_id, base_path=base_path, **settings)
@@ -70,12 +73,7 @@ def configure(
     if not isinstance(provider, TracerProvider):
         provider = _new_provider()
     for exporter in _exporters(provider):
-        recorded = exporter.activate(_service_name(provider)).session_id
-        if session_id is not None and recorded != session_id:
-            raise ConfigurationError(
-                f"Session {session_id!r} can't be recorded: this process records into {recorded!r} already. "
-                "Call configure() once, before other set-up, or set OTEL_DEBUGSTORE_SESSION."
-            )
+        _refuse_another(exporter.activate(_service_name(provider)), session_id, chosen.base_path if base_path else None)
         _take_over(provider)
         return provider
     exporter = LmdbSpanExporter(chosen)
@@ -83,6 +81,16 @@ def configure(
     provider.add_span_processor(processor)
     _complete(provider, processor, exporter)
     return provider
+
+
+def _refuse_another(recorded: SessionPaths, session_id: str | None, base_path: Path | None) -> None:
+    wanted = SessionPaths(base_path.absolute() if base_path else recorded.base_path, session_id or recorded.session_id)
+    if wanted != recorded:
+        raise ConfigurationError(
+            f"Session {wanted.session_id!r} below {wanted.base_path} can't be recorded: this process records into "
+            f"{recorded.session_id!r} below {recorded.base_path} already. Call configure() once, before other "
+            "set-up, or set OTEL_DEBUGSTORE_SESSION and OTEL_DEBUGSTORE_PATH."
+        )
 
 
 def _configure_sdk() -> None:
@@ -160,6 +168,11 @@ def _retire(processor: Any) -> None:
 def _exporters(provider: TracerProvider) -> Iterator[LmdbSpanExporter]:
     for processor in provider._active_span_processor._span_processors:
         if isinstance(processor, BoundedSpanProcessor) and isinstance(processor.sink, LmdbSpanExporter):
+            if processor.is_shut_down:
+                raise ConfigurationError(
+                    "The tracer provider of this process was shut down, and records nothing any more: "
+                    "set a new one before you call configure() again."
+                )
             yield processor.sink
         elif exporter := _stock_exporter(processor):
             yield exporter

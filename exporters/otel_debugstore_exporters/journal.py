@@ -31,6 +31,7 @@ from typing import Any, Final, Literal
 import lmdb
 
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
+from otel_debugstore.fork import keep_for_ever
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.journal_file import (
     DATA_FILE,
@@ -293,9 +294,7 @@ class _Environment:
 
     def abandon(self) -> None:
         """Leave the file open for good: closing it would wait for the thread of the parent that uses it."""
-        import ctypes
-
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.lmdb))
+        keep_for_ever(self.lmdb)
         self._is_connected = self._has_databases = False
 
     def ensure_connected(self) -> None:

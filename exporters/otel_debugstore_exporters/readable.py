@@ -31,31 +31,20 @@ _PRIVATE: Final = attrgetter(
     "_name",
     "_context",
     "_parent",
-    "_attributes",
-    "_events",
-    "_links",
-    "_kind.value",
-    "_status",
+    "_attributes._dict",
+    "_attributes.dropped",
+    "_events._dq",
+    "_events.dropped",
+    "_links._dq",
+    "_links.dropped",
+    "_kind._value_",
+    "_status._status_code._value_",
+    "_status._description",
     "_start_time",
     "_end_time",
     "_resource",
     "_instrumentation_scope",
 )
-_PUBLIC: Final = attrgetter(
-    "name",
-    "context",
-    "parent",
-    "attributes",
-    "events",
-    "links",
-    "kind.value",
-    "status",
-    "start_time",
-    "end_time",
-    "resource",
-    "instrumentation_scope",
-)
-_STATUS_DROPPED: Final = attrgetter("status_code.value", "description")
 _REMOTE_KNOWN: Final = 0x100
 _REMOTE: Final = 0x200
 _NO_CONTEXT: Final = SpanContext(0, 0, is_remote=False)
@@ -71,30 +60,44 @@ def batch_from_readable(spans: Sequence[ReadableSpan], pid: int) -> SpanBatch:
     try:
         rows = list(map(_PRIVATE, spans))
     except AttributeError:
-        rows = list(map(_PUBLIC, spans))
-    names, contexts, parents, attributes, events, links, kinds, statuses, starts, ends, resources, scopes = zip(
-        *rows, strict=True
-    )
+        rows = list(map(_public, spans))
+    (
+        names,
+        contexts,
+        parents,
+        attributes,
+        dropped_attributes,
+        events,
+        dropped_events,
+        links,
+        dropped_links,
+        kinds,
+        status_codes,
+        descriptions,
+        starts,
+        ends,
+        resources,
+        scopes,
+    ) = zip(*rows, strict=True)
     if None in contexts:
         contexts = tuple(context or _NO_CONTEXT for context in contexts)
     trace_ids, span_ids, _, trace_flags, trace_states, _ = zip(*contexts, strict=True)
-    status_codes, descriptions = zip(*map(_STATUS_DROPPED, statuses), strict=True)
     name_numbers: dict[str, int] = {}
     resource_numbers: dict[int, int] = {}
     scope_numbers: dict[int, int] = {}
     batch = SpanBatch(
         trace_ids=b"".join([i.to_bytes(16, "big") for i in trace_ids]),
         span_ids=b"".join([i.to_bytes(8, "big") for i in span_ids]),
-        parent_ids=b"".join([ROOT if p is None else p.span_id.to_bytes(8, "big") for p in parents]),
+        parent_ids=b"".join([ROOT if p is None else p[1].to_bytes(8, "big") for p in parents]),
         start_ns=_times(starts),
         end_ns=_times(ends),
         kinds=bytes([kind + 1 for kind in kinds]),
         status_codes=bytes(status_codes),
-        flags=array("I", map(_flags, trace_flags, parents)),
+        flags=array("I", [_flags(f, p) if p else f & 0xFF for f, p in zip(trace_flags, parents, strict=True)]),
         name_index=array("I", [name_numbers.setdefault(n, len(name_numbers)) for n in names]),
         resource_index=array("I", [resource_numbers.setdefault(id(r), len(resource_numbers)) for r in resources]),
         scope_index=array("I", [scope_numbers.setdefault(id(s), len(scope_numbers)) for s in scopes]),
-        attributes=[getattr(a, "_dict", None) or dict(a or {}) for a in attributes],
+        attributes=list(attributes),
         pid=pid,
     )
     batch.names = list(name_numbers)
@@ -102,25 +105,41 @@ def batch_from_readable(spans: Sequence[ReadableSpan], pid: int) -> SpanBatch:
     batch.scopes = [_scope(s) for s in _distinct(scopes, scope_numbers)]
     if any(descriptions):
         batch.status_messages = {row: text for row, text in enumerate(descriptions) if text}
-    if any(trace_states):
+    if any({id(state): state for state in trace_states}.values()):  # nearly all share one that is empty
         batch.trace_states = {row: state.to_header() for row, state in enumerate(trace_states) if state}
-    for row, some in enumerate(events):
-        if some:
-            batch.events[row] = [_event(event) for event in some]
-    for row, some in enumerate(links):
-        if some:
-            batch.links[row] = [_link(link) for link in some]
-    for row, counts in enumerate(
-        zip(map(_dropped, attributes), map(_dropped, events), map(_dropped, links), strict=True)
-    ):
-        if any(counts):
-            batch.dropped[row] = counts
+    if any(events):
+        batch.events = {row: [_event(event) for event in some] for row, some in enumerate(events) if some}
+    if any(links):
+        batch.links = {row: [_link(link) for link in some] for row, some in enumerate(links) if some}
+    if any(dropped_attributes) or any(dropped_events) or any(dropped_links):
+        dropped = zip(dropped_attributes, dropped_events, dropped_links, strict=True)
+        batch.dropped = {row: counts for row, counts in enumerate(dropped) if any(counts)}
     return batch
 
 
-def _flags(trace_flags: int, parent: SpanContext | None) -> int:
-    if parent is None:
-        return trace_flags & 0xFF
+def _public(span: ReadableSpan) -> tuple[Any, ...]:
+    """What `_PRIVATE` returns, from the properties."""
+    return (
+        span.name,
+        span.context,
+        span.parent,
+        _plain(span.attributes),
+        _dropped(span.attributes),
+        span.events,
+        _dropped(span.events),
+        span.links,
+        _dropped(span.links),
+        span.kind.value,
+        span.status.status_code.value,
+        span.status.description,
+        span.start_time,
+        span.end_time,
+        span.resource,
+        span.instrumentation_scope,
+    )
+
+
+def _flags(trace_flags: int, parent: SpanContext) -> int:
     return (trace_flags & 0xFF) | _REMOTE_KNOWN | (_REMOTE if parent.is_remote else 0)
 
 

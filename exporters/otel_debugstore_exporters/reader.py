@@ -55,6 +55,7 @@ class _Session:
     journal: Journal | None = None
     next_after: int = -1
     tail_sequences: list[int] = field(default_factory=list)
+    tail_spans: int = 0
     listing: tuple[tuple[str, int], ...] = ()
     attached: dict[str, Segment] = field(default_factory=dict)
 
@@ -63,7 +64,7 @@ class _Session:
         found = [source for segment in self.attached.values() for source in segment.sources]
         if self.journal is not None and self.tail_sequences:
             first, last = self.tail_sequences[0], self.tail_sequences[-1]
-            found.append(Source(self.journal.journal_id, first, last))
+            found.append(Source(self.journal.journal_id, first, last, span_count=self.tail_spans))
         return join_ranges(found)
 
     def is_sealed(self, sequence: int) -> bool:
@@ -310,7 +311,8 @@ class SessionReader:
         """Add staged blobs to the tail, all of them or none."""
         if not sequences:
             return
-        if len(stager):
+        count = len(stager)
+        if count:
             self._connection.begin()
             try:
                 self._insert(stager)
@@ -319,6 +321,7 @@ class SessionReader:
                 raise
             self._connection.commit()
         session.tail_sequences += [sequence for sequence in sequences if not session.is_sealed(sequence)]
+        session.tail_spans += count
         session.next_after = sequences[-1]
         self._is_stale = True
 
@@ -342,6 +345,7 @@ class SessionReader:
         self._connection.execute(f"DELETE FROM {_TAIL}.spans WHERE session = ?", [session.paths.session_id])
         session.next_after = -1
         session.tail_sequences.clear()
+        session.tail_spans = 0
         self._is_stale = True
 
     def _attach_segments(self, session: _Session) -> None:

@@ -1,8 +1,9 @@
 """`DebugStore`: records written by hand, and questions asked of a session.
 
 A record is a span: it goes the same way (journal, segments, views) as what OpenTelemetry records.
-Loss: a record is durable after `flush()`, which also happens every second, every 512 records, before
-every question, and at `close()`. Threads: all methods may be called from any.
+Loss: a record is durable after `flush()`, which also happens every second, every 4,096 records, before
+every question, and at `close()`. Threads: all methods may be called from any. Fork: a child begins
+without the parent's unwritten records, and writes its own; questions are asked anew.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ import msgspec
 from otel_debugstore import attributes as names
 from otel_debugstore.config import Settings
 from otel_debugstore.errors import ConfigurationError
+from otel_debugstore.fork import call_at_fork, keep_for_ever
 from otel_debugstore.session_id import check_session_id
 from otel_debugstore_exporters import codec
-from otel_debugstore_exporters.batch import ROOT, UNKNOWN_TIME, Resource, Scope, SpanBatch
-from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.batch import MAX_TIME, ROOT, UNKNOWN_TIME, Resource, Scope, SpanBatch
+from otel_debugstore_exporters.journal import Journal, JournalError
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.seal import merge, seal
 from otel_debugstore_exporters.session import SessionPaths
@@ -37,7 +39,9 @@ from otel_debugstore_exporters.sync import DuckDBSyncProcessor
 RecordStatus = Literal["success", "error", "timeout", "retry"]
 
 _BATCH: Final = 512
+_FLUSH_RECORDS: Final = 8 * _BATCH
 _FLUSH_SECONDS: Final = 1.0
+_FORK_WAIT_SECONDS: Final = 1.0
 _MAX_CONTEXTS: Final = 65_536
 _encode_json: Final = msgspec.json.Encoder(enc_hook=str).encode
 _SCOPE: Final = Scope("otel_debugstore.store")
@@ -70,13 +74,15 @@ class DebugStore:
         self._resource = Resource({names.SERVICE_NAME: session_id, names.SESSION_ID: session_id})
         self._pending: list[tuple[Any, ...]] = []
         self._ids = _ContextIds(session_id)
-        self._lock = threading.RLock()  # guards _pending, _ids and _reader
+        self._lock = threading.RLock()  # guards _pending and _ids
+        self._query_lock = threading.Lock()  # guards _reader
+        self._held_for_fork = False
         self._reader: SessionReader | None = None
         self._closed = threading.Event()
         settings = Settings.from_environment(base_path=Path(base_path), session_id=session_id)
         self._sync = DuckDBSyncProcessor(self._paths, settings, may_seal=auto_sync)
-        self._flusher = threading.Thread(target=self._flush_regularly, name="otel-debugstore-flush", daemon=True)
-        self._flusher.start()
+        self._flusher: threading.Thread | None = None
+        call_at_fork(self._before_fork, self._after_fork_in_parent, self._after_fork_in_child)
 
     def __enter__(self) -> DebugStore:
         return self
@@ -122,8 +128,15 @@ class DebugStore:
             code_snapshot: The source that ran; its hash is the variant unless `variant_id` says another.
             variant_id: The variant.
             timestamp: When it ended, seconds since 1970; now by default.
+
+        Raises:
+            ConfigurationError: `duration_ms` and `timestamp` are no times of the years 1678 to 2261.
+            JournalError: The store is closed, or (`JournalWriteError`) the disk refused; the record is kept then.
         """
-        end_ns = time.time_ns() if timestamp is None else int(timestamp * 1e9)
+        context_type, context_id, context_name = str(context_type), str(context_id), str(context_name)
+        parent_context = None if parent_context is None else str(parent_context)
+        code_snapshot = _as_text(code_snapshot)
+        start_ns, end_ns = _times(timestamp, duration_ms)
         found: dict[str, Any] = {
             names.LAYER: context_type,
             names.COMPONENT: context_name,
@@ -143,15 +156,15 @@ class DebugStore:
         for key, value in optional:
             if value is not None:
                 found[key] = value
-        start_ns = end_ns - int((duration_ms or 0.0) * 1e6)
-        end_ns = UNKNOWN_TIME if duration_ms is None else end_ns
         code = 0 if status in ("success", "retry") else 2
         with self._lock:
+            if self._flusher is None:
+                self._start_flusher()
             trace_id, span_id, parent_id = self._ids.of(context_id, parent_context)
             self._pending.append(
-                (trace_id, span_id, parent_id, context_name, start_ns, end_ns, code, error or "", found)
+                (trace_id, span_id, parent_id, context_name, start_ns, end_ns, code, str(error or ""), found)
             )
-            if len(self._pending) >= _BATCH:
+            if len(self._pending) >= _FLUSH_RECORDS:
                 self.flush()
         return f"{trace_id.hex()}-{span_id.hex()}"
 
@@ -163,9 +176,10 @@ class DebugStore:
         """
         with self._lock:
             while self._pending:
-                batch = _batch(self._pending[:_BATCH], self._resource)
-                self._journal.append([codec.encode(batch, time.time_ns())])
-                del self._pending[:_BATCH]
+                rows = self._pending[:_FLUSH_RECORDS]
+                batches = [_batch(rows[i : i + _BATCH], self._resource) for i in range(0, len(rows), _BATCH)]
+                self._journal.append([codec.encode(batch, time.time_ns()) for batch in batches])
+                del self._pending[: len(rows)]
 
     def sync_to_duckdb(self) -> int:
         """Seal the session into DuckDB, merge small segments, and return how many spans were sealed.
@@ -188,8 +202,8 @@ class DebugStore:
         Raises:
             QueryError: The SQL is wrong.
         """
-        with self._lock:
-            self.flush()
+        self.flush()
+        with self._query_lock:
             if self._reader is None:
                 self._reader = SessionReader(self._paths.base_path, [self.session_id])
             result = self._reader.query(sql, params)
@@ -223,7 +237,7 @@ class DebugStore:
             "session_id": self.session_id,
             "record_count": total,
             "journal_record_count": stats.span_count,
-            "sealed_record_count": total - stats.span_count,
+            "sealed_record_count": max(0, total - stats.span_count),
             "segment_count": len(self._paths.segments()),
             "size_bytes": self._paths.size_bytes(),
             "map_size_bytes": stats.map_size,
@@ -234,20 +248,55 @@ class DebugStore:
         """Flush, seal if it is quick, and let go of the session. Idempotent."""
         if self._closed.is_set():
             return
-        self._closed.set()
-        self._flusher.join()
-        self.flush()
-        self._sync.shutdown()
         with self._lock:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
-        self._journal.close()
+            self._closed.set()
+            flusher, self._flusher = self._flusher, None
+        try:
+            if flusher is not None:
+                flusher.join()
+            self.flush()
+        finally:
+            self._sync.shutdown()
+            with self._query_lock:
+                self._close_reader()
+            self._journal.close()
+
+    def _start_flusher(self) -> None:
+        if self._closed.is_set():
+            raise JournalError(f"The store of session {self.session_id!r} is closed; open another one.")
+        self._flusher = threading.Thread(target=self._flush_regularly, name="otel-debugstore-flush", daemon=True)
+        self._flusher.start()
 
     def _flush_regularly(self) -> None:
         while not self._closed.wait(_FLUSH_SECONDS):
             with contextlib.suppress(Exception):  # raised to the caller by the next call of theirs
                 self.flush()
+
+    def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    def _before_fork(self) -> None:
+        """Close the reader; the next question opens another one. A child can't even close a copy of it."""
+        self._held_for_fork = self._query_lock.acquire(timeout=_FORK_WAIT_SECONDS)
+        if self._held_for_fork:
+            self._close_reader()
+
+    def _after_fork_in_parent(self) -> None:
+        if self._held_for_fork:
+            self._query_lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        was_closed, self._closed = self._closed.is_set(), threading.Event()
+        if was_closed:
+            self._closed.set()
+        self._lock, self._query_lock = threading.RLock(), threading.Lock()
+        self._pending = []
+        self._flusher = None
+        if not self._held_for_fork:
+            keep_for_ever(self._reader)
+            self._reader = None
 
 
 class _ContextIds:
@@ -258,30 +307,34 @@ class _ContextIds:
     """
 
     def __init__(self, session_id: str) -> None:
-        self._salt = hashlib.blake2b(session_id.encode(), digest_size=16).digest()
-        self._traces: OrderedDict[str, bytes] = OrderedDict()
-        self._written: OrderedDict[str, None] = OrderedDict()
+        salt = hashlib.blake2b(session_id.encode(), digest_size=16).digest()
+        self._hash = hashlib.blake2b(digest_size=24, key=salt)
+        self._known: OrderedDict[str, tuple[bytes, bool]] = OrderedDict()  # trace id, whether there is a record
 
     def of(self, context: str, parent: str | None) -> tuple[bytes, bytes, bytes]:
         """Return trace id, span id and parent id (`ROOT` without a parent) of a new record."""
-        root = context if parent is None else parent
-        trace_id = self._traces.get(context) or self._traces.get(root) or self._hash(root, 16)
-        self._remember(self._traces, context, trace_id)
-        span_id = secrets.token_bytes(8) if context in self._written else self._hash(context, 8)
-        self._remember(self._written, context, None)
-        if parent is None:
-            return trace_id, span_id, ROOT
-        self._remember(self._traces, parent, trace_id)
-        return trace_id, span_id, self._hash(parent, 8)
+        new_trace_id, span_id = self._ids(context)
+        parent_id, known, parents = ROOT, self._known.get(context), None
+        if parent is not None:
+            new_trace_id, parent_id = self._ids(parent)
+            parents = self._known.get(parent)
+        trace_id = (known or parents or (new_trace_id,))[0]
+        if parent is not None:
+            self._remember(parent, trace_id, parents is not None and parents[1])
+        self._remember(context, trace_id, True)
+        return trace_id, secrets.token_bytes(8) if known is not None and known[1] else span_id, parent_id
 
-    def _hash(self, context: str, size: int) -> bytes:
-        return hashlib.blake2b(context.encode(errors="replace"), digest_size=size, key=self._salt).digest()
+    def _ids(self, context: str) -> tuple[bytes, bytes]:
+        """Return the trace id and the span id that follow from a context's name."""
+        hashed = self._hash.copy()
+        hashed.update(context.encode(errors="replace"))
+        digest = hashed.digest()
+        return digest[:16], digest[16:]
 
-    @staticmethod
-    def _remember(known: OrderedDict[str, Any], key: str, value: Any) -> None:
-        known[key] = value
-        if len(known) > _MAX_CONTEXTS:
-            known.popitem(last=False)
+    def _remember(self, context: str, trace_id: bytes, has_record: bool) -> None:
+        self._known[context] = (trace_id, has_record)
+        if len(self._known) > _MAX_CONTEXTS:
+            self._known.popitem(last=False)
 
 
 def _batch(rows: Sequence[tuple[Any, ...]], resource: Resource) -> SpanBatch:
@@ -307,6 +360,24 @@ def _batch(rows: Sequence[tuple[Any, ...]], resource: Resource) -> SpanBatch:
         attributes=list(found),
         status_messages={row: text for row, text in enumerate(errors) if text},
         pid=os.getpid(),
+    )
+
+
+def _times(timestamp: float | None, duration_ms: float | None) -> tuple[int, int]:
+    """Start and end in nanoseconds since 1970."""
+    try:
+        end_ns = time.time_ns() if timestamp is None else int(timestamp * 1e9)
+        if duration_ms is None:
+            start_ns, end_ns = end_ns, UNKNOWN_TIME
+        else:
+            start_ns = end_ns - int(duration_ms * 1e6)
+        if abs(start_ns) <= MAX_TIME and abs(end_ns) <= MAX_TIME + 1:
+            return start_ns, end_ns
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConfigurationError(
+        f"A record that ended at {timestamp!r} after {duration_ms!r} can't be kept: give the timestamp in seconds "
+        "since 1970 and the duration in milliseconds."
     )
 
 

@@ -11,17 +11,16 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
-import os
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_debugstore.config import Settings
+from otel_debugstore.fork import call_at_fork
 from otel_debugstore.log import warn_once
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.session import SessionPaths
@@ -30,6 +29,7 @@ _POLL_SECONDS: Final = 2.0
 _RETENTION_SECONDS: Final = 300.0
 _EXIT_SECONDS: Final = 1.0
 _INTERRUPT_SECONDS: Final = 5.0
+_FORK_WAIT_SECONDS: Final = 1.0
 _MEMORY_LIMITS: Final = ("32MB", "512MB")  # the second where spans are so large that the first is too little
 _BACKLOG_SEGMENTS: Final = 8
 _SEAL_SECONDS_A_SPAN: Final = 30e-6
@@ -59,8 +59,7 @@ class DuckDBSyncProcessor(SpanProcessor):
         self._is_busy = is_busy
         self._thread: threading.Thread | None = None
         self._reset()
-        reset = weakref.WeakMethod(self._after_fork_in_child)
-        os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
+        call_at_fork(self._before_fork, self._after_fork_in_parent, self._after_fork_in_child)
         if may_seal:
             self._start()
 
@@ -91,10 +90,25 @@ class DuckDBSyncProcessor(SpanProcessor):
         self._stop = threading.Event()
         self._thread = None
         self._connection: Any = None
+        self._in_duckdb = threading.Lock()  # held while there is a connection, and across a fork
+        self._held_for_fork = False
+        self._gives_way = False
         self._interrupted = False
         self._holding = False
         self._ends_before_duckdb = False
         self._descriptors = contextlib.ExitStack()
+
+    def _before_fork(self) -> None:
+        """Have sealing give way: a child with a copy of its connection crashes, or writes to stderr, when it ends."""
+        self._gives_way = True
+        deadline = time.monotonic() + _FORK_WAIT_SECONDS
+        while not (stopped := self._in_duckdb.acquire(timeout=0.005)) and time.monotonic() < deadline:
+            self._interrupt_connection()
+        self._held_for_fork = stopped
+
+    def _after_fork_in_parent(self) -> None:
+        if self._held_for_fork:
+            self._in_duckdb.release()
 
     def _after_fork_in_child(self) -> None:
         """Let go of what the parent holds: the child's copies of its locks would outlive it."""
@@ -132,8 +146,8 @@ class DuckDBSyncProcessor(SpanProcessor):
         try:
             work()
         except Exception as error:  # noqa: BLE001  tried again with the next poll
-            if self._stop.is_set():
-                return  # the program ends: the journal keeps the spans, and the next reader seals
+            if self._stop.is_set() or self._gives_way:
+                return  # the program ends, and the next reader seals; or it forks, and the next poll does
             warn_once("journal", f"sealing {self._paths.session_id} failed ({error}); it is tried again.")
 
     def _elected(self) -> bool:
@@ -195,12 +209,16 @@ class DuckDBSyncProcessor(SpanProcessor):
     def _seal_within(self, journal: Journal, memory_limit: str) -> None:
         from otel_debugstore_exporters import seal, segment
 
-        with contextlib.closing(segment.connect(memory_limit, threads=1)) as connection:
-            self._connection = connection
+        with self._in_duckdb, contextlib.closing(segment.connect(memory_limit, threads=1)) as connection:
+            self._connection, self._gives_way = connection, False
             try:
                 seal.forget_covered(journal, segment.current_segments(connection, self._paths))
                 seal.seal_once(
-                    self._paths, journal, self._settings.segment_spans, connection, lambda: self._interrupted
+                    self._paths,
+                    journal,
+                    self._settings.segment_spans,
+                    connection,
+                    lambda: self._interrupted or self._gives_way,
                 )
             finally:
                 self._connection = None
@@ -222,11 +240,14 @@ class DuckDBSyncProcessor(SpanProcessor):
         deadline = time.monotonic() + _INTERRUPT_SECONDS
         self._interrupted = True
         while thread.is_alive() and time.monotonic() < deadline:
-            connection = self._connection
-            if connection is not None:
-                with contextlib.suppress(Exception):
-                    connection.interrupt()
+            self._interrupt_connection()
             thread.join(0.02)
+
+    def _interrupt_connection(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.interrupt()
 
     def _close_descriptors(self) -> None:
         self._holding = False
