@@ -1,32 +1,23 @@
 """What happens to ended spans when the process ends in a way that runs no `atexit` handler.
 
-- `os._exit` and `os.exec*`: both flush first, for at most 2 s. So multiprocessing and Celery workers,
-  which end by `os._exit`, lose nothing.
-- SIGTERM where its action is the default one: flush for at most 2 s, then the signal again with the
-  default action, so that the exit status stays. A handler that the program sets wins, whenever it does;
-  a main thread that is inside a long C call sees the signal only when it returns, as with any handler.
+- `os._exit` and `os.exec*` flush first, for at most 2 s. So multiprocessing and Celery workers, which
+  end by `os._exit`, lose nothing.
+- SIGTERM, where its action is the default one: see `sigterm`. At most 2 s too, and the exit status stays.
 - A normal end, an unhandled exception and SIGINT run `atexit`, where the provider shuts down.
-
-What the program sees of itself stays as it was: for it, SIGTERM has its default action. Our handler is
-an integer equal to `SIG_DFL` that can be called: `signal.getsignal` and the previous handler that
-`signal.signal` returns turn it into `Handlers.SIG_DFL`, whoever imported these functions and when.
-(Showing a function instead would break programs that call the previous handler if it is callable.)
-And as programs put the default action back when they have handled a signal (uvicorn, asyncio and
-multiprocessing do), `signal.signal(SIGTERM, SIG_DFL)` puts ours back.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # the functions of `signal` turn handlers into enums
 import functools
 import os
 import signal
-import threading
 import time
 import weakref
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Final, Protocol
+
+from otel_debugstore.fork import reset_after_fork
+from otel_debugstore.sigterm import SigtermWatch
 
 FLUSH_SECONDS: Final = 2.0
 
@@ -40,34 +31,6 @@ class Flushable(Protocol):
         """Write them within the timeout, waiting for no lock that an interrupted frame may hold."""
 
 
-_flushables: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
-_originals: Final[dict[tuple[Any, str], Any]] = {}
-
-
-def flush_at_end(flushable: Flushable) -> None:
-    """Have `flushable` flushed, while it lives, however this process and its forked children end."""
-    _flushables.add(flushable)
-    if not _originals:
-        for name in _ENDINGS:
-            _replace(os, name, _flushing(getattr(os, name)))
-        _replace(signal, "signal", _keeping_ours(signal.signal))
-        if (
-            threading.current_thread() is threading.main_thread()
-            and _signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        ):
-            _take_sigterm()
-
-
-def restore() -> None:
-    """Undo what `flush_at_end` did to the process; for tests."""
-    _flushables.clear()
-    for (module, name), original in _originals.items():
-        setattr(module, name, original)
-    _originals.clear()
-    if isinstance(_signal.getsignal(signal.SIGTERM), _FlushThenDefault):
-        _signal.signal(signal.SIGTERM, int(signal.SIG_DFL))
-
-
 def flush(seconds: float = FLUSH_SECONDS) -> None:
     """Flush all that was given to `flush_at_end`, for at most `seconds` together. Never raises."""
     deadline = time.monotonic() + seconds
@@ -78,40 +41,82 @@ def flush(seconds: float = FLUSH_SECONDS) -> None:
             continue
 
 
-class _FlushThenDefault(int):
-    """The handler of SIGTERM: `SIG_DFL` to whoever looks at it, and callable."""
+class _Unsaved:
+    """Those that have spans to lose, for which SIGTERM is watched."""
 
-    is_running = False
+    def __init__(self) -> None:
+        self.things: set[Any] = set()
+        self.sigterm = SigtermWatch(flush)
+        reset_after_fork(self)
 
-    def __call__(self, signal_number: int, frame: FrameType | None) -> None:
-        """Flush, then let the signal do what it does by default."""
-        try:
-            if not self.is_running:  # a second signal ends the process at once
-                self.is_running = True
-                flush()
-        finally:
-            self.is_running = False
-            _signal.signal(signal_number, int(signal.SIG_DFL))
-            os.kill(os.getpid(), signal_number)
-            _take_sigterm()  # still here: the kernel spares the first process of a container
+    def after_fork_in_child(self) -> None:
+        self.things.clear()
+        self.sigterm.after_fork_in_child()
 
 
-_handler: Final = _FlushThenDefault(int(signal.SIG_DFL))
+_flushables: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+_unsaved: Final = _Unsaved()
+_originals: Final[dict[tuple[Any, str], Any]] = {}
 
 
-def _take_sigterm() -> None:
-    _signal.signal(signal.SIGTERM, _handler)
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # another Python would show it: better not
-        _signal.signal(signal.SIGTERM, int(signal.SIG_DFL))
+def flush_at_end(flushable: Flushable) -> None:
+    """Have `flushable` flushed, while it lives, however this process and its forked children end.
+
+    It has to say when it has something to lose (`has_unsaved`) and when it has not (`has_saved`), and
+    to call `check_signals` a few times a second between the two.
+    """
+    _flushables.add(flushable)
+    if not _originals:
+        for name in _ENDINGS:
+            _replace(os, name, _flushing(getattr(os, name)))
+        _replace(signal, "signal", _keeping_ours(signal.signal))
+        _unsaved.sigterm.install()
+
+
+def has_unsaved(flushable: Flushable) -> None:
+    """Watch for signals on behalf of `flushable`, if it was given to `flush_at_end`. Takes a few us."""
+    if flushable in _flushables:
+        _unsaved.things.add(flushable)
+        _unsaved.sigterm.arm()
+
+
+def has_saved(flushable: Flushable) -> None:
+    """Do not watch on behalf of `flushable` any more."""
+    _unsaved.things.discard(flushable)
+    if not _unsaved.things:
+        _unsaved.sigterm.disarm()
+
+
+def check_signals() -> None:
+    """See to it that a signal that came has its effect."""
+    if _unsaved.things:
+        _unsaved.sigterm.check()
+
+
+def restore() -> None:
+    """Undo what `flush_at_end` did to the process; for tests."""
+    _flushables.clear()
+    _unsaved.things.clear()
+    for (module, name), original in _originals.items():
+        setattr(module, name, original)
+    _originals.clear()
+    _unsaved.sigterm.uninstall()
 
 
 def _keeping_ours(real: Callable[..., Any]) -> Callable[..., Any]:
+    """Programs put the default action back when they have handled a signal (uvicorn, asyncio and
+    multiprocessing do): then it is watched again.
+    """
+
     @functools.wraps(real)
     def set_handler(signalnum: Any, handler: Any) -> Any:
-        previous = real(signalnum, handler)
-        if signalnum == signal.SIGTERM and handler == signal.SIG_DFL:
-            _take_sigterm()
-        return previous
+        with _unsaved.sigterm.lock:
+            previous = real(signalnum, handler)
+            if signalnum == signal.SIGTERM and handler == signal.SIG_DFL:
+                _unsaved.sigterm.install()
+                if _unsaved.things:
+                    _unsaved.sigterm.arm()
+            return previous
 
     return set_handler
 

@@ -33,6 +33,7 @@ from opentelemetry.context import (
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from otel_debugstore.fork import reset_after_fork
+from otel_debugstore.lifecycle import check_signals, has_saved, has_unsaved
 from otel_debugstore.log import warn_once
 from otel_debugstore.span_queue import SpanQueue
 
@@ -43,6 +44,7 @@ AFTER_SHUTDOWN: Final = "after_shutdown"
 FAILED: Final = "failed"
 
 _COMMIT_SPANS: Final = 16_384
+_CHECK_SECONDS: Final = 0.25
 _LATE_SECONDS: Final = 0.1
 _MAX_LOCK_SECONDS: Final = 86400.0
 
@@ -126,8 +128,10 @@ class BoundedSpanProcessor(SpanProcessor):
         self._reported: dict[str, int] = {}  # changed under the hand-over lock
         self._late_seconds = self._late_next = 0.0
         self._tickets: deque[_Ticket] = deque()  # waiting for a hand-over
-        self._handed_over: deque[_Ticket] = deque()  # waiting for a commit
-        self._is_ready = False  # the threads run and spans are welcome
+        self._tickets_to_commit: deque[_Ticket] = deque()
+        self._has_threads = False
+        self._is_ready = False  # the threads run, and signals are watched; set by callers
+        self._handed_over = self._committed = 0  # spans; set by one thread each
         self._starting = allocate_lock()  # held while threads are being started; never waited for
         self._handing_over = allocate_lock()  # guards taking from the queue and adding to the sink
         self._committing = allocate_lock()  # guards the sink's commit and shutdown
@@ -163,11 +167,11 @@ class BoundedSpanProcessor(SpanProcessor):
             Whether they were committed; False also when `timeout_millis` did not suffice.
         """
         seconds = timeout_millis / 1000
-        if self._is_ready:
+        if self._has_threads:
             ticket = _Ticket()
             self._tickets.append(ticket)
             self._wake.set()
-            if self._is_ready:  # else the worker may have ended before it saw the ticket
+            if self._has_threads:  # else the worker may have ended before it saw the ticket
                 return ticket.wait(seconds)
         if self._queue or self.is_shut_down:
             return self._write_down(seconds)
@@ -179,24 +183,26 @@ class BoundedSpanProcessor(SpanProcessor):
             return
         deadline = monotonic() + SHUTDOWN_SECONDS
         self.is_shut_down = True
-        self._is_ready = False
+        self._has_threads = self._is_ready = False
         self._wake.set()
         self._commit_wanted.set()
         for lock in self._running:
             lock.acquire(timeout=max(0.0, deadline - monotonic()))
         if not self._write_down(max(0.1, deadline - monotonic()), and_shut_down=True):
             warn_once("journal", "The last spans could not be written before the program ended.")
+        has_saved(self)
 
     def _become_ready(self) -> bool:
-        """Start the threads if they do not run; count the span and return False once shut down."""
+        """Start the threads if they do not run, watch signals; count the span and return False once shut down."""
         if self.is_shut_down:
             self._count_late()
             return False
         if self._starting.acquire(blocking=False):
             try:
-                if not self._is_ready:
-                    self._running = [self._start(self._work), self._start(self._commit_when_wanted)]
-                    self._is_ready = not self.is_shut_down
+                has_unsaved(self)
+                for work in (self._work, self._commit_when_wanted)[len(self._running) :]:
+                    self._running.append(self._start(work))
+                self._has_threads = self._is_ready = not self.is_shut_down
             except RuntimeError:  # no thread to be had: flush and shutdown write in their caller's
                 pass
             finally:
@@ -221,23 +227,37 @@ class BoundedSpanProcessor(SpanProcessor):
     def _work(self) -> None:
         """Hand spans over when there are many and when a commit is due."""
         next_commit = 0.0
-        spans_since_commit = 0
+        last_commit = 0  # what had been handed over when it was asked for
         while not self.is_shut_down:
-            self._wake.wait(min(next_commit - monotonic(), self._delay_seconds))
+            check_signals()
+            pause = min(self._delay_seconds, _CHECK_SECONDS) if self._is_ready else self._delay_seconds
+            self._wake.wait(min(next_commit - monotonic(), pause))
             tickets = _take_all(self._tickets)
             is_due = bool(tickets) or monotonic() >= next_commit
-            spans_since_commit += self._hand_over(is_due)
-            if is_due or spans_since_commit >= _COMMIT_SPANS:
-                self._handed_over.extend(tickets)
+            self._handed_over += self._hand_over(is_due)
+            if is_due or self._handed_over - last_commit >= _COMMIT_SPANS:
+                self._rest_if_idle(last_commit)
+                last_commit = self._handed_over
+                self._tickets_to_commit.extend(tickets)
                 self._commit_wanted.set()
                 next_commit = monotonic() + self._delay_seconds
-                spans_since_commit = 0
+
+    def _rest_if_idle(self, last_commit: int) -> None:
+        """Watch signals no more when nothing came since the last commit and all before was committed."""
+        if self._is_ready and last_commit == self._handed_over == self._committed:
+            has_saved(self)
+            self._is_ready = False
+            if self._queue:  # it came just now
+                self._become_ready()
 
     def _commit_when_wanted(self) -> None:
         while not self.is_shut_down:
             self._commit_wanted.wait(_MAX_LOCK_SECONDS)
-            tickets = _take_all(self._handed_over)
+            tickets = _take_all(self._tickets_to_commit)
+            handed_over = self._handed_over
             committed = self._commit(_MAX_LOCK_SECONDS)
+            if committed:
+                self._committed = handed_over
             for ticket in tickets:
                 ticket.finish(committed)
 

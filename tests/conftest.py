@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.util._once import Once
 
+from faults import Workers, small_disk
 from otel_debugstore import lifecycle, log
 
 
@@ -49,3 +51,27 @@ def restored_globals() -> Iterator[None]:
     log.forget()
     os.environ.clear()
     os.environ.update(environ)
+
+
+@pytest.fixture(scope="session")
+def worker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    workers = Workers(tmp_path_factory.mktemp("workers"))
+    yield workers
+    workers.close()
+
+
+@pytest.fixture
+def workers(worker_server: Workers) -> Iterator[Workers]:
+    """Start processes that are gone when the test ends."""
+    yield worker_server
+    worker_server.kill_all()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 6 MB."""
+    try:
+        with small_disk(tmp_path / "disk", 6) as folder:
+            yield folder
+    except (PermissionError, FileNotFoundError) as error:
+        pytest.skip(f"no file system can be mounted here: {error}")

@@ -74,6 +74,25 @@ ENDINGS = {
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(30)
         """,
+    "terminated while the main thread can't see it": """
+        import threading
+        threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        """,
+    "terminated long after the last span": """
+        time.sleep(2.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        """,
+    "terminated when recording again": """
+        time.sleep(2.5)
+        with tracer.start_as_current_span("late"):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        """,
     "exec": "os.execv('/bin/sh', ['sh', '-c', 'echo replaced; exit 9'])",
     "a shell's child": "sys.exit(os.system('exit 4') >> 8)",
     "asyncio handler": """
@@ -113,7 +132,7 @@ def test_an_ending_loses_nothing_and_shows_nothing(ending: str, tmp_path: Path) 
     run = run_instrumented(path, folder=tmp_path)
     assert_same(run, run_python(path, folder=tmp_path))
     names = [span.name for span in stored_spans(tmp_path / "debug_data") if span.name != "more"]
-    expected = [f"span {i}" for i in range(700)] + ["late"] * ("default again" in ending)
+    expected = [f"span {i}" for i in range(700)] + ["late"] * ('"late"' in ENDINGS[ending])
     assert sorted(names) == sorted(expected)
     if ending.startswith("terminated"):
         assert run.returncode == -signal.SIGTERM

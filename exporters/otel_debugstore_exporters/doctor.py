@@ -41,6 +41,7 @@ DROP_REASONS: Final = {
     "queue_full": "the queue was full for 100 ms: raise OTEL_DEBUGSTORE_QUEUE_SIZE",
     "after_shutdown": "spans ended after the tracer provider was shut down",
     "unencodable": "a value in them could not be encoded",
+    "failed": "queueing them raised, which is a defect of otel-debugstore: please report it",
     "disk": "the journal could not be written: free space, or check access",
     "corrupt": "their blob in the journal was damaged when it was sealed",
 }

@@ -38,6 +38,7 @@ from otel_debugstore_exporters.journal_file import (
     MAX_READERS,
     allocate_lock_file,
     check_length,
+    forget_unfinished,
     refuse_damaged,
 )
 from otel_debugstore_exporters.session import hold_live
@@ -211,7 +212,7 @@ class Journal:
             JournalWriteError: The disk refused.
         """
         environment = self._open()
-        with environment.lock, _translated(environment.path):
+        with environment.lock, _translated(environment.path, JournalWriteError):
             environment.lmdb.sync(True)
 
     def reap_dead_readers(self) -> int:
@@ -269,6 +270,7 @@ class _Environment:
             if not self._readonly:
                 self.path.mkdir(parents=True, exist_ok=True)
                 allocate_lock_file(self.path)
+                forget_unfinished(self.path)
             refuse_damaged(self.path)
             self.lmdb = self._open_environment()
         self._is_connected = True
@@ -406,7 +408,7 @@ class _Environment:
 
     def write(self, work: Any) -> Any:
         """Run `work(txn)` in a write transaction; grow the map when it is full. Hold `lock`."""
-        with _translated(self.path):
+        with _translated(self.path, JournalWriteError):
             while True:
                 try:
                     with self.lmdb.begin(write=True) as txn:
@@ -477,7 +479,7 @@ def _not_ours(path: Path) -> CorruptDataError:
 
 
 @contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _translated(path: Path, kind: type[JournalError] = JournalError) -> Iterator[None]:
     try:
         yield
     except (
@@ -495,7 +497,8 @@ def _translated(path: Path) -> Iterator[None]:
     except (lmdb.DiskError, lmdb.ReadonlyError, lmdb.PanicError, lmdb.MapFullError) as error:
         raise JournalWriteError(f"The journal {path} can't be written ({error}); free space or fix access.") from error
     except (lmdb.Error, OSError) as error:
-        kind = JournalWriteError if "No space" in str(error) or "File too large" in str(error) else JournalError
+        if "No space" in str(error) or "File too large" in str(error):
+            kind = JournalWriteError
         raise kind(f"The journal {path} can't be used ({error}); check the disk and the access rights.") from error
 
 

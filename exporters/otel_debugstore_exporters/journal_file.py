@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import mmap
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +18,10 @@ _LOCK_FILE_BYTES: Final = 64 * (MAX_READERS + 2)
 _CHECKED_BYTES: Final = 1 << 30
 """Larger files are not checked when they are opened: a check takes 0.4 s a GB."""
 _ATTEMPTS: Final = 5
+_LOCK_FILE: Final = "lock.mdb"
+_MAGIC: Final = (0xBEEFC0DE).to_bytes(4, sys.byteorder)
+_MAGIC_PLACE: Final = slice(16, 20)
+_TRANSACTION_PLACE: Final = slice(144, 152)
 _LEAK: Final = "a leak"
 """Pages that nothing reaches: they take space, and harm nobody."""
 
@@ -24,6 +31,25 @@ def refuse_damaged(path: Path) -> None:
     data = path / DATA_FILE
     if data.exists() and 0 < data.stat().st_size <= _CHECKED_BYTES and (why := damage(path)):
         raise CorruptDataError(f"The journal {path} is damaged ({why}); run `debugstore doctor --repair`.")
+
+
+def forget_unfinished(path: Path) -> None:
+    """Empty a file that the disk had no room for when it was begun: LMDB would never accept it again."""
+    data = path / DATA_FILE
+    if not data.exists() or not _is_unfinished(data):
+        return
+    with (path / _LOCK_FILE).open("r+b") as lock, contextlib.suppress(OSError):
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)  # LMDB's own: nobody has it open, nobody begins it
+        if _is_unfinished(data):
+            os.truncate(data, 0)
+
+
+def _is_unfinished(data: Path) -> bool:
+    """Whether it ends within the two pages that LMDB begins with, before anything was committed."""
+    with data.open("rb") as file:
+        head = file.read(2 * mmap.PAGESIZE)
+    is_lmdb = head[_MAGIC_PLACE].startswith(_MAGIC[: len(head[_MAGIC_PLACE])])
+    return 0 < len(head) < 2 * mmap.PAGESIZE and is_lmdb and not any(head[_TRANSACTION_PLACE])
 
 
 def damage(path: Path) -> str | None:
@@ -63,7 +89,7 @@ def check_length(path: Path, pages: int, page_size: int) -> None:
 
 def allocate_lock_file(path: Path) -> None:
     """Give the lock file its blocks first: LMDB maps it, and a hole on a full disk kills the process."""
-    lock = path / "lock.mdb"
+    lock = path / _LOCK_FILE
     if lock.exists() and lock.stat().st_size >= _LOCK_FILE_BYTES:
         return
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

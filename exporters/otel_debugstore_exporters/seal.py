@@ -50,7 +50,7 @@ def seal(
     segment_spans: int = SEGMENT_SPANS,
     connection: duckdb.DuckDBPyConnection | None = None,
 ) -> list[Segment]:
-    """Move everything the journal holds into segments, and return these. Hold the `seal` lock.
+    """Move everything the journal holds now into segments, and return these. Hold the `seal` lock.
 
     Args:
         paths: The session.
@@ -69,8 +69,11 @@ def seal(
         for path in paths.abandoned():
             remove_segment(path)
         forget_covered(journal, current_segments(con, paths))
+        last = journal.stats().next_seq - 1  # what comes meanwhile is left: writers may be faster
         while segment := seal_once(paths, journal, segment_spans, con):
             made.append(segment)
+            if segment.sources[0].last_seq >= last:
+                break
     return made
 
 

@@ -24,6 +24,7 @@ from otel_debugstore_exporters import schema
 from otel_debugstore_exporters.arrow import Stager, resource_row, scope_row
 from otel_debugstore_exporters.batch import SpanBatch
 from otel_debugstore_exporters.session import SessionPaths
+from otel_debugstore_exporters.split import slice_batch
 
 ROW_GROUP_SIZE: Final = 12_288
 """Rows written at a time and to a row group. Sealing 122,880 spans with ten attributes takes a peak of 126 MB
@@ -32,7 +33,7 @@ _COMPACT_ROW_GROUP_SIZE: Final = 122_880
 _BLOCK_SIZE: Final = 65_536
 """Bytes a span of 148,168 real spans: 53 with blocks of 16 KiB (their dictionaries are too small), 40 with 64 KiB,
 50 with DuckDB's default of 256 KiB (each table wastes part of a block)."""
-_STAGE_CHARACTERS: Final = 8 << 20
+_STAGE_CHARACTERS: Final = 32 << 20
 WRITING_MEMORY: Final = "1GB"
 """For writing segments where nobody is observed; what is too much for it goes to temporary files."""
 
@@ -156,9 +157,17 @@ class SegmentWriter:
 
     def add(self, batch: SpanBatch) -> None:
         """Take the spans of a batch."""
-        self._stager.add(batch)
         self._added += len(batch)
-        if len(self._stager) >= ROW_GROUP_SIZE or self._stager.characters >= _STAGE_CHARACTERS:
+        # DuckDB writes a row group at once only if one insert fills it; else it waits in memory for the checkpoint.
+        room = ROW_GROUP_SIZE - len(self._stager)
+        while len(batch) >= room:
+            self._stager.add(slice_batch(batch, 0, room))
+            self._flush()
+            batch = slice_batch(batch, room, len(batch))
+            room = ROW_GROUP_SIZE
+        if len(batch):
+            self._stager.add(batch)
+        if self._stager.characters >= _STAGE_CHARACTERS:
             self._flush()
 
     def add_source(self, source: Source) -> None:

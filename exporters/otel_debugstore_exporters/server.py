@@ -14,10 +14,10 @@ from typing import Final
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.batch import SpanBatch
-from otel_debugstore_exporters.formats.split import split_batch
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.receiver import Limits, is_loopback, make_app
 from otel_debugstore_exporters.session import SessionPaths
+from otel_debugstore_exporters.split import split_batch
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4318

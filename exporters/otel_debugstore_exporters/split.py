@@ -1,4 +1,4 @@
-"""A large batch as smaller ones."""
+"""Parts of a batch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ def split_batch(batch: SpanBatch, max_spans: int = 512) -> Iterator[SpanBatch]:
         yield batch
         return
     for first in range(0, len(batch), max_spans):
-        yield _part(batch, first, min(first + max_spans, len(batch)))
+        yield slice_batch(batch, first, min(first + max_spans, len(batch)))
 
 
-def _part(batch: SpanBatch, first: int, end: int) -> SpanBatch:
+def slice_batch(batch: SpanBatch, first: int, end: int) -> SpanBatch:
+    """Return the spans at rows `first` up to, but without, `end`."""
     names, name_index = _used(batch.names, batch.name_index[first:end])
     resources, resource_index = _used(batch.resources, batch.resource_index[first:end])
     scopes, scope_index = _used(batch.scopes, batch.scope_index[first:end])
