@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import platform
 import sys
 import time
@@ -37,7 +38,7 @@ def main() -> int:
     """Run what the command line asks for; return 1 if a target was missed."""
     arguments = _arguments()
     if arguments.markdown:
-        print(_markdown(_load()))
+        print(_markdown(*_load()))
         return 0
     options = Options(quick=arguments.quick)
     figures: list[Figure] = []
@@ -78,16 +79,18 @@ def _save(figures: Sequence[Figure], quick: bool) -> None:
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _load() -> list[Figure]:
+def _load() -> tuple[str, list[Figure]]:
+    """Return where and when the last results were measured, and these."""
     if not RESULTS.exists():
         raise SystemExit("There are no results yet: run `make bench` first.")
-    saved = json.loads(RESULTS.read_text())["figures"]
-    return [Figure(**{name: value for name, value in one.items() if name != "met"}) for one in saved]
+    saved = json.loads(RESULTS.read_text())
+    machine, versions = saved["machine"], ", ".join(f"{n} {v}" for n, v in saved["versions"].items())
+    figures = [Figure(**{name: value for name, value in one.items() if name != "met"}) for one in saved["figures"]]
+    where = f"{saved['when'][:10]}, {machine['cores']} cores, Python {machine['python']}, {versions}"
+    return where + (" (a quick run)" if saved["quick"] else ""), figures
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0))
 
 
@@ -104,8 +107,8 @@ def _text(figures: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
-def _markdown(figures: Sequence[Figure]) -> str:
-    lines = ["| figure | what | measured | target | met |", "|---|---|---:|---:|---|"]
+def _markdown(where: str, figures: Sequence[Figure]) -> str:
+    lines = [f"Measured {where}.", "", "| figure | what | measured | target | met |", "|---|---|---:|---:|---|"]
     for figure in figures:
         verdict = {True: "yes", False: "**no**", None: ""}[figure.met]
         measured = _number(figure.measured, figure.unit)

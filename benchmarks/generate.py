@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SEED: Final = 20_220_822
 START_NS: Final = 1_750_000_000_000_000_000
 BATCH: Final = 512
+TRACE: Final = 6
+"""Spans in a trace that the SDK makes here."""
 
 _SERVICES: Final = ("gateway", "cart", "catalog", "payment", "shipping", "currency", "mail", "advice")
 _METHODS: Final = ("GET", "GET", "GET", "POST", "PUT", "DELETE")
@@ -135,32 +137,56 @@ def _batch(spans: list[_Span], made: Iterator[Operation]) -> SpanBatch:
 class Emitter:
     """Makes spans with the SDK, from operations that were made before: what costs is the SDK."""
 
-    def __init__(self, provider: TracerProvider, seed: int = SEED, variety: int = 4096) -> None:
-        """Prepare `variety` operations, which are used in turn."""
+    def __init__(self, provider: TracerProvider, seed: int = SEED, variety: int = 4098) -> None:
+        """Prepare `variety` operations, which are used in turn, as traces of a root and five children."""
+        from opentelemetry import trace
+
         self._tracer = provider.get_tracer("shop", "1.0")
-        self._operations = [(o.name, o.attributes) for o in itertools.islice(operations(seed), variety)]
+        self._in_context = trace.set_span_in_context
+        made = [(o.name, o.attributes) for o in itertools.islice(operations(seed), variety)]
+        self._traces = [made[first : first + TRACE] for first in range(0, variety, TRACE)]
 
     def emit(self, count: int) -> None:
         """Start and end `count` spans with ten attributes each."""
         start_span = self._tracer.start_span
-        for name, attributes in itertools.islice(itertools.cycle(self._operations), count):
-            start_span(name, attributes=attributes).end()
+        for (root_name, root_attributes), *children in self._some(count):
+            root = start_span(root_name, attributes=root_attributes)
+            context = self._in_context(root)
+            for name, attributes in children:
+                start_span(name, context=context, attributes=attributes).end()
+            root.end()
 
     def latencies_ns(self, count: int) -> array[int]:
         """Start and end `count` spans, and return how long each of them took the caller."""
         from time import perf_counter_ns
 
         start_span = self._tracer.start_span
-        found = array("q", bytes(8 * count))
-        for number, (name, attributes) in enumerate(itertools.islice(itertools.cycle(self._operations), count)):
+        found = array("q")
+        for (root_name, root_attributes), *children in self._some(count):
             began = perf_counter_ns()
-            start_span(name, attributes=attributes).end()
-            found[number] = perf_counter_ns() - began
+            root = start_span(root_name, attributes=root_attributes)
+            root_ns = perf_counter_ns() - began
+            context = self._in_context(root)
+            for name, attributes in children:
+                began = perf_counter_ns()
+                start_span(name, context=context, attributes=attributes).end()
+                found.append(perf_counter_ns() - began)
+            began = perf_counter_ns()
+            root.end()
+            found.append(perf_counter_ns() - began + root_ns)
         return found
+
+    def _some(self, count: int) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+        """Yield the operations of traces, `count` operations in all."""
+        for trace in itertools.cycle(self._traces):
+            yield trace[:count]
+            count -= TRACE
+            if count <= 0:
+                return
 
 
 def readable_spans(count: int, seed: int = SEED) -> list[ReadableSpan]:
-    """Return ended spans of the SDK, in traces of six with parents."""
+    """Return ended spans of the SDK, in traces with parents."""
     from opentelemetry import trace
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
@@ -176,11 +202,12 @@ def readable_spans(count: int, seed: int = SEED) -> list[ReadableSpan]:
     tracer = provider.get_tracer("shop", "1.0")
     open_spans: list[trace.Span] = []
     for number, operation in enumerate(itertools.islice(operations(seed), count)):
-        parent = trace.set_span_in_context(open_spans[number % 6 // 2]) if number % 6 else None
+        place = number % TRACE
+        parent = trace.set_span_in_context(open_spans[place // 2]) if place else None
         span = tracer.start_span(operation.name, context=parent, attributes=operation.attributes)
         assert isinstance(span, Span)
         open_spans.append(span)
-        if number % 6 == 5 or number == count - 1:
+        if place == TRACE - 1 or number == count - 1:
             for one in reversed(open_spans):
                 one.end()
             open_spans.clear()

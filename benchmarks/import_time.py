@@ -22,8 +22,15 @@ def figures(options: Options) -> list[Figure]:
             ours - sdk,
             40,
             "ms",
-            detail=f"SDK {sdk:.0f} ms, ours {ours:.1f} ms; SDK with all that records {recorder:.0f} ms",
-        )
+            detail=f"SDK {sdk:.0f} ms, ours {ours:.1f} ms: it imports its parts when they are used",
+        ),
+        Figure(
+            "8",
+            "import of everything that records, the SDK included, less import opentelemetry.sdk.trace",
+            recorder - sdk,
+            None,
+            "ms",
+        ),
     ]
 
 

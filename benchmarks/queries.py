@@ -116,7 +116,7 @@ def _shell(options: Options, data: datasets.Dataset) -> Figure:
     line = [executable("debugstore"), "--data-dir", str(data.base_path), "top", "--session", data.session]
 
     def run() -> None:
-        subprocess.run(line, env=environment(), stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(line, env=environment(), capture_output=True, check=True)
 
     run()
     seconds = [_milliseconds(run) / 1000 for _ in range(options.repeats(7))]

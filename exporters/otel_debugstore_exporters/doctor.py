@@ -19,7 +19,7 @@ import duckdb
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
 from otel_debugstore_exporters import codec, schema
 from otel_debugstore_exporters.journal import Journal
-from otel_debugstore_exporters.journal_file import DATA_FILE, damage
+from otel_debugstore_exporters.journal_file import damage, is_begun
 from otel_debugstore_exporters.reader import open_to_read
 from otel_debugstore_exporters.seal import forget_covered
 from otel_debugstore_exporters.segment import (
@@ -91,6 +91,7 @@ def _sessions(base_path: Path, session_ids: Sequence[str] | None) -> list[Sessio
 
 
 def _examine(paths: SessionPaths) -> Iterator[_Repairable]:
+    aside = paths.quarantined()
     with contextlib.closing(connect()) as connection:
         segments = []
         for path in paths.segments():
@@ -102,6 +103,9 @@ def _examine(paths: SessionPaths) -> Iterator[_Repairable]:
         yield from _examine_leftovers(paths, segments)
         yield from _examine_archive(paths, connection)
         yield from _examine_journal(paths, without_covered(segments))
+    for path in aside:
+        what = "a file that could not be read was set aside"
+        yield _Repairable(_note(paths, path.name, what, "keep it for analysis, or delete it"))
 
 
 def _examine_segment(
@@ -116,7 +120,7 @@ def _examine_segment(
         return None
     except FormatVersionError as error:
         return _Repairable(_problem(paths, path.name, "a newer version wrote it", str(error)))
-    except CorruptDataError as error:
+    except (CorruptDataError, duckdb.Error) as error:
         return _Repairable(
             _problem(paths, path.name, f"can't be read ({error})", "`debugstore doctor --repair` sets it aside"),
             lambda: _set_aside(path),
@@ -152,9 +156,6 @@ def _examine_leftovers(paths: SessionPaths, segments: list[Segment]) -> Iterator
                 _note(paths, segment.path.name, what, "`debugstore doctor --repair` removes it"),
                 lambda segment=segment: remove_segment(segment.path),  # type: ignore[misc]
             )
-    for path in paths.quarantined():
-        what = "a file that could not be read was set aside"
-        yield _Repairable(_note(paths, path.name, what, "keep it for analysis, or delete it"))
 
 
 def _examine_archive(paths: SessionPaths, connection: duckdb.DuckDBPyConnection) -> Iterator[_Repairable]:
@@ -168,7 +169,7 @@ def _examine_archive(paths: SessionPaths, connection: duckdb.DuckDBPyConnection)
 
 
 def _examine_journal(paths: SessionPaths, segments: list[Segment]) -> Iterator[_Repairable]:
-    if not (paths.journal / DATA_FILE).exists():
+    if not is_begun(paths.journal):
         return
     set_aside = "`debugstore doctor --repair` sets it aside; recording begins a new one"
     try:

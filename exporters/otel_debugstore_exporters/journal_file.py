@@ -26,10 +26,15 @@ _LEAK: Final = "a leak"
 """Pages that nothing reaches: they take space, and harm nobody."""
 
 
-def refuse_damaged(path: Path) -> None:
-    """Raise `CorruptDataError` if the file of the journal at `path` is damaged; a missing one is not."""
+def is_begun(path: Path) -> bool:
+    """Whether there is a journal at `path` that something may have been committed to."""
     data = path / DATA_FILE
-    if data.exists() and 0 < data.stat().st_size <= _CHECKED_BYTES and (why := damage(path)):
+    return data.exists() and data.stat().st_size > 0 and not _is_unfinished(data)
+
+
+def refuse_damaged(path: Path) -> None:
+    """Raise `CorruptDataError` if the file of the journal at `path` is damaged."""
+    if is_begun(path) and (path / DATA_FILE).stat().st_size <= _CHECKED_BYTES and (why := damage(path)):
         raise CorruptDataError(f"The journal {path} is damaged ({why}); run `debugstore doctor --repair`.")
 
 

@@ -28,7 +28,7 @@ from otel_debugstore_exporters import codec, schema, views
 from otel_debugstore_exporters.arrow import Stager, resource_row, scope_row
 from otel_debugstore_exporters.batch import SpanRecord
 from otel_debugstore_exporters.journal import Drop, Journal
-from otel_debugstore_exporters.journal_file import DATA_FILE
+from otel_debugstore_exporters.journal_file import is_begun
 from otel_debugstore_exporters.rows import ROW_COLUMNS, SharedRows
 from otel_debugstore_exporters.segment import (
     Segment,
@@ -56,7 +56,7 @@ class _Session:
     next_after: int = -1
     tail_sequences: list[int] = field(default_factory=list)
     tail_spans: int = 0
-    listing: tuple[tuple[str, int], ...] = ()
+    listing: tuple[tuple[str, int], ...] | None = None
     attached: dict[str, Segment] = field(default_factory=dict)
 
     def sources(self) -> list[Source]:
@@ -297,13 +297,12 @@ class SessionReader:
         """Return the journal at the session's path: it may have been archived, removed, or begun anew."""
         if session.journal is not None and not session.journal.is_in_place():
             self._forget_tail(session)
-            session.listing = ()
+            session.listing = None
             session.journal.close()
             session.journal = None
         if session.journal is None:
-            data = session.paths.journal / DATA_FILE
             with contextlib.suppress(FileNotFoundError):
-                if data.stat().st_size:
+                if is_begun(session.paths.journal):
                     session.journal = open_to_read(session.paths.journal)
         return session.journal
 
@@ -352,7 +351,7 @@ class SessionReader:
         """Attach what is new, and detach what is gone, until nothing changed meanwhile."""
         while (listing := session.paths.listing()) != session.listing:
             self._is_stale = True
-            session.listing = ()
+            session.listing = None
             try:
                 self._attach_listed(session)
             except FileNotFoundError:
@@ -491,5 +490,7 @@ def _require_select(sql: str) -> None:
 def _statements(sql: str) -> list[Any]:
     try:
         return list(duckdb.extract_statements(sql))
+    except TypeError as error:  # text that UTF-8 can't hold
+        raise QueryError("The query failed: it is not Unicode text.") from error
     except (duckdb.Error, RuntimeError) as error:
         raise QueryError(f"The query failed: {first_line(error)}") from error

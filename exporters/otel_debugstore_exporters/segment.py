@@ -293,6 +293,8 @@ def reading(path: Path) -> Iterator[None]:
     """Translate what DuckDB says when a segment can't be read; see `attached`."""
     try:
         yield
+    except (duckdb.CatalogException, duckdb.BinderException):
+        raise  # the file is sound, and the question wrong
     except (duckdb.InterruptException, duckdb.OutOfMemoryException) as error:
         raise DebugStoreError(f"The segment {path} was not read ({first_line(error)}); try again.") from error
     except duckdb.Error as error:
@@ -319,10 +321,12 @@ def read_sources(connection: duckdb.DuckDBPyConnection, database: str, path: Pat
         CorruptDataError: It is a DuckDB file, but not a segment.
     """
     try:
-        rows = connection.execute(
-            f"SELECT version, source_id, first_seq, last_seq, sha256, source_name, span_count FROM {database}.segment"
-        ).fetchall()
-    except duckdb.Error as error:
+        with reading(path):
+            rows = connection.execute(
+                "SELECT version, source_id, first_seq, last_seq, sha256, source_name, span_count "
+                f"FROM {database}.segment"
+            ).fetchall()
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
         raise CorruptDataError(
             f"{path} is not a segment of otel-debugstore ({first_line(error)}); move it elsewhere."
         ) from error

@@ -86,29 +86,30 @@ class DuckDBSyncProcessor(SpanProcessor):
             yield
 
     def _reset(self) -> None:
-        self._working = threading.Lock()  # held while the thread works, or is paused
+        self._working = threading.Lock()  # held while the thread works or is paused, and across a fork
         self._stop = threading.Event()
         self._thread = None
         self._connection: Any = None
-        self._in_duckdb = threading.Lock()  # held while there is a connection, and across a fork
-        self._held_for_fork = False
-        self._gives_way = False
+        self._held_for_fork = self._is_forking = False
+        self._forks = 0
         self._interrupted = False
         self._holding = False
         self._ends_before_duckdb = False
         self._descriptors = contextlib.ExitStack()
 
     def _before_fork(self) -> None:
-        """Have sealing give way: a child with a copy of its connection crashes, or writes to stderr, when it ends."""
-        self._gives_way = True
+        """Have sealing give way: a child that has a copy of its frames crashes, or writes to stderr, when it ends."""
+        self._is_forking = True
+        self._forks += 1
         deadline = time.monotonic() + _FORK_WAIT_SECONDS
-        while not (stopped := self._in_duckdb.acquire(timeout=0.005)) and time.monotonic() < deadline:
+        while not (stopped := self._working.acquire(timeout=0.005)) and time.monotonic() < deadline:
             self._interrupt_connection()
         self._held_for_fork = stopped
 
     def _after_fork_in_parent(self) -> None:
+        self._is_forking = False
         if self._held_for_fork:
-            self._in_duckdb.release()
+            self._working.release()
 
     def _after_fork_in_child(self) -> None:
         """Let go of what the parent holds: the child's copies of its locks would outlive it."""
@@ -143,10 +144,11 @@ class DuckDBSyncProcessor(SpanProcessor):
                 self._guarded(self._seal_at_exit)
 
     def _guarded(self, work: Callable[[], None]) -> None:
+        forks = self._forks
         try:
             work()
         except Exception as error:  # noqa: BLE001  tried again with the next poll
-            if self._stop.is_set() or self._gives_way:
+            if self._stop.is_set() or self._forks != forks:
                 return  # the program ends, and the next reader seals; or it forks, and the next poll does
             warn_once("journal", f"sealing {self._paths.session_id} failed ({error}); it is tried again.")
 
@@ -163,7 +165,7 @@ class DuckDBSyncProcessor(SpanProcessor):
 
     def _seal_what_is_ready(self) -> None:
         segment_spans = self._settings.segment_spans
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._is_forking:
             with Journal.open(self._paths.journal) as journal:
                 waiting = journal.stats().span_count
                 if waiting < segment_spans:
@@ -209,8 +211,8 @@ class DuckDBSyncProcessor(SpanProcessor):
     def _seal_within(self, journal: Journal, memory_limit: str) -> None:
         from otel_debugstore_exporters import seal, segment
 
-        with self._in_duckdb, contextlib.closing(segment.connect(memory_limit, threads=1)) as connection:
-            self._connection, self._gives_way = connection, False
+        with contextlib.closing(segment.connect(memory_limit, threads=1)) as connection:
+            self._connection = connection
             try:
                 seal.forget_covered(journal, segment.current_segments(connection, self._paths))
                 seal.seal_once(
@@ -218,7 +220,7 @@ class DuckDBSyncProcessor(SpanProcessor):
                     journal,
                     self._settings.segment_spans,
                     connection,
-                    lambda: self._interrupted or self._gives_way,
+                    lambda: self._interrupted or self._is_forking,
                 )
             finally:
                 self._connection = None

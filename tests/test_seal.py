@@ -1,0 +1,463 @@
+"""From the journal to segments, from small segments to larger ones, and retention."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from faults import Workers, problems, remount, seal_and_merge, stored_names
+from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
+from otel_debugstore_exporters import codec
+from otel_debugstore_exporters import seal as sealing
+from otel_debugstore_exporters.archive import archive_session
+from otel_debugstore_exporters.batch import batch_from_records
+from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.reader import SessionReader
+from otel_debugstore_exporters.seal import apply_retention, merge, seal, seal_if_idle
+from otel_debugstore_exporters.segment import (
+    Segment,
+    SegmentWriter,
+    Source,
+    connect,
+    current_segments,
+    without_covered,
+)
+from otel_debugstore_exporters.session import SessionPaths, list_sessions
+from sessions import span, write_sealed
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> SessionPaths:
+    return SessionPaths(tmp_path / "data", "s")
+
+
+def blob(number: int, spans: int = 2) -> bytes:
+    records = [span(100 * number + i + 1, f"0-{number}-{i}") for i in range(spans)]
+    return codec.encode(batch_from_records(records, 1), 1)
+
+
+def names(numbers: Iterable[int], spans: int = 2) -> set[str]:
+    return {f"0-{number}-{i}" for number in numbers for i in range(spans)}
+
+
+def record(paths: SessionPaths, *numbers: int) -> None:
+    with Journal.open(paths.journal) as journal:
+        journal.append([blob(number) for number in numbers])
+
+
+def sealed(paths: SessionPaths, *numbers: int) -> None:
+    """Record blobs and seal them into one segment."""
+    record(paths, *numbers)
+    with Journal.open(paths.journal) as journal:
+        seal(paths, journal)
+
+
+def is_once(paths: SessionPaths, numbers: Iterable[int]) -> bool:
+    found = stored_names(paths)
+    return set(found) == names(numbers) and set(found.values()) == {1}
+
+
+def waiting(paths: SessionPaths) -> int:
+    with Journal.open(paths.journal) as journal:
+        return journal.stats().blob_count
+
+
+def test_sealing_moves_everything(paths: SessionPaths) -> None:
+    """Into segments of about the size asked for; the first gets the session's own name."""
+    record(paths, *range(10))
+    with Journal.open(paths.journal) as journal:
+        made = seal(paths, journal, segment_spans=6)
+        assert [segment.span_count for segment in made] == [6, 6, 6, 2]
+        assert made[0].path == paths.main_segment
+        assert {segment.path for segment in made} == set(paths.segments())
+        assert seal(paths, journal) == []
+    assert waiting(paths) == 0
+    assert is_once(paths, range(10))
+
+
+def test_sealing_ends_though_writers_go_on(paths: SessionPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes what is there when it begins, a segment at a time, and not all that comes meanwhile."""
+    record(paths, *range(4))
+    real, rounds = sealing.seal_once, list[int]()
+
+    def seal_one_while_recording(*arguments: object) -> Segment | None:
+        record(paths, 100 + len(rounds))
+        rounds.append(1)
+        assert len(rounds) < 20
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sealing, "seal_once", seal_one_while_recording)
+    with Journal.open(paths.journal) as journal:
+        seal(paths, journal, segment_spans=2)
+    assert is_once(paths, [*range(4), *range(100, 100 + len(rounds))])
+
+
+def test_a_damaged_blob_is_counted_and_the_rest_sealed(paths: SessionPaths) -> None:
+    """Its spans count as dropped, and it does not stand in the way."""
+    damaged = bytearray(blob(1))
+    damaged[-10] ^= 1
+    with Journal.open(paths.journal) as journal:
+        journal.append([blob(0), bytes(damaged), b"short", blob(2)])
+        seal(paths, journal)
+        assert {drop.reason: drop.count for drop in journal.drops()} == {"corrupt": 3}
+    assert waiting(paths) == 0
+    assert is_once(paths, [0, 2])
+
+
+def test_a_blob_from_the_future_stays(paths: SessionPaths) -> None:
+    """What comes before it is sealed; it and what follows waits for a newer version, and nothing is lost."""
+    with Journal.open(paths.journal) as journal:
+        journal.append([blob(0), b"\x07" + blob(1)[1:], blob(2)])
+        with pytest.raises(FormatVersionError, match="upgrade"):
+            seal(paths, journal)
+        assert [sequence for sequence, _ in journal.blobs()] == [1, 2]
+    with connect() as connection:
+        assert [segment.span_count for segment in current_segments(connection, paths)] == [2]
+
+
+def test_what_a_segment_holds_already_is_not_sealed_again(paths: SessionPaths) -> None:
+    """A sealer that died between publishing and deleting leaves blobs that are in both."""
+    sealed(paths, 0)
+    record(paths, 1, 2)
+    before = shutil.copytree(paths.journal, paths.base_path / "journal before")
+    sealed(paths)
+    shutil.rmtree(paths.journal)
+    before.rename(paths.journal)
+    assert is_once(paths, range(3))
+    record(paths, 3)
+    sealed(paths)
+    assert waiting(paths) == 0
+    assert is_once(paths, range(4))
+    assert sum(1 for _ in paths.segments()) == 3
+
+
+@pytest.mark.parametrize("session_id", ["s", "a.tmp", "x.tmp.y", "_", "0.1-2"])
+def test_leftovers_of_dead_writers_only(tmp_path: Path, workers: Workers, session_id: str) -> None:
+    """Sealing removes what a writer left that died, whatever the session's name, and nothing of a living one."""
+    paths = SessionPaths(tmp_path, session_id)
+    dead = workers.start("write", paths, writer=1, count=1)
+    dead.wait()
+    left = [tmp_path / f".{session_id}+0123456789abcdef.{dead.pid}.tmp{end}" for end in ("", ".wal", "-compact")]
+    alive = tmp_path / f".{session_id}+fedcba9876543210.{os.getpid()}.tmp"
+    other = tmp_path / f".{session_id}.b+0123456789abcdef.{dead.pid}.tmp"
+    for path in (*left, alive, other):
+        path.write_bytes(b"x")
+    assert set(paths.abandoned()) == set(left)
+    sealed(paths)
+    assert not any(path.exists() for path in left)
+    assert alive.exists()
+    assert other.exists()
+
+
+def test_merging(paths: SessionPaths) -> None:
+    """Small segments become one under the session's own name; nothing is lost or doubled."""
+    for number in range(5):
+        sealed(paths, number)
+    with connect() as connection:
+        (merged,) = merge(paths, connection=connection, at_least=2)
+        assert current_segments(connection, paths) == [merged]
+    assert paths.segments() == [paths.main_segment]
+    assert merged.span_count == 10
+    assert len(merged.sources) == 1  # the ranges follow each other
+    assert is_once(paths, range(5))
+    assert merge(paths, at_least=2) == []
+
+
+def test_merging_waits_until_it_is_worth_it(paths: SessionPaths) -> None:
+    """Seven segments stay; and none becomes larger than a main segment may be."""
+    for number in range(7):
+        sealed(paths, number)
+    assert merge(paths) == []
+    merge(paths, at_least=2, main_spans=6)
+    with connect() as connection:
+        assert sorted(segment.span_count for segment in current_segments(connection, paths)) == [2, 6, 6]
+    assert is_once(paths, range(7))
+
+
+def test_merging_keeps_what_is_published_meanwhile(paths: SessionPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment that appears after the merger has looked around is none that it may remove."""
+    sealed(paths, 0)
+    sealed(paths, 1)
+    real = without_covered
+
+    def look_then_somebody_publishes(segments: Iterable[Segment]) -> list[Segment]:
+        found = real(segments)
+        write_sealed(paths.base_path, "s", [span(1, "0-7-0"), span(2, "0-7-1")])
+        return found
+
+    monkeypatch.setattr(sealing, "without_covered", look_then_somebody_publishes)
+    merge(paths, at_least=2)
+    assert is_once(paths, [0, 1, 7])
+
+
+def test_merging_removes_what_a_dead_merger_left(paths: SessionPaths) -> None:
+    """Segments that a larger one covers count once, and go with the next merge."""
+    for number in range(3):
+        sealed(paths, number)
+    kept = {path: path.read_bytes() for path in paths.segments() if path != paths.main_segment}
+    merge(paths, at_least=2)
+    for path, content in kept.items():
+        path.write_bytes(content)
+    assert is_once(paths, range(3))
+    merge(paths)
+    assert paths.segments() == [paths.main_segment]
+    assert is_once(paths, range(3))
+
+
+def test_merged_spans_keep_their_age(paths: SessionPaths) -> None:
+    """A merged segment is as old as the newest of its parts: retention goes by that."""
+    for number in range(3):
+        sealed(paths, number)
+    for age, path in enumerate(paths.segments()):
+        os.utime(path, (1000 + age, 1000 + age))
+    merge(paths, at_least=2)
+    assert paths.main_segment.stat().st_mtime == 1002
+
+
+def test_two_publish_the_first_segment(paths: SessionPaths) -> None:
+    """Both are kept, under two names."""
+    with SegmentWriter(paths) as one, SegmentWriter(paths) as other:
+        for number, writer in enumerate((one, other)):
+            writer.add(codec.decode(blob(number)))
+            writer.add_source(Source(f"file {number}", span_count=2))
+        published = {one.publish().path, other.publish().path}
+    assert len(published) == 2
+    assert paths.main_segment in published
+    assert is_once(paths, [0, 1])
+
+
+def test_an_interrupted_writer_leaves_nothing(paths: SessionPaths) -> None:
+    """Whatever goes wrong within the block."""
+
+    class Interrupted(BaseException):
+        pass
+
+    def write_and_be_interrupted() -> None:
+        with SegmentWriter(paths) as writer:
+            writer.add(codec.decode(blob(0)))
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        write_and_be_interrupted()
+    assert list(paths.base_path.iterdir()) == []
+
+
+def test_seal_if_idle(paths: SessionPaths, workers: Workers) -> None:
+    """It seals and merges a session that nobody seals, and leaves alone what is too large or somebody else's."""
+    sealed(paths, 0)
+    record(paths, 1, 2)
+    assert not seal_if_idle(paths, max_spans=3)
+    with paths.lock("seal") as mine:
+        assert mine
+        assert not seal_if_idle(paths)
+    assert waiting(paths) == 2
+    assert seal_if_idle(paths)
+    assert (waiting(paths), len(paths.segments())) == (0, 1)
+    assert not seal_if_idle(SessionPaths(paths.base_path, "none"))
+
+
+def test_sealing_on_a_full_disk(disk: Path) -> None:
+    """It fails and leaves nothing behind; the journal keeps the spans, and with space it works."""
+    paths = SessionPaths(disk, "s")
+    record(paths, *range(5))
+    filler = disk / "filler"
+    filler.write_bytes(bytes((5 << 20) + (700 << 10)))  # a segment takes 200 kB
+    before = sorted(path.name for path in disk.iterdir())
+    for _ in range(3):
+        with Journal.open(paths.journal) as journal, pytest.raises((duckdb.Error, OSError)):
+            seal(paths, journal)
+    assert sorted(path.name for path in disk.iterdir()) == before
+    assert is_once(paths, range(5))
+    filler.unlink()
+    sealed(paths)
+    assert waiting(paths) == 0
+    assert is_once(paths, range(5))
+
+
+def test_a_disk_that_can_not_be_written(disk: Path) -> None:
+    """Sealed spans, an archive and a journal are read; sealing by readers is left."""
+    paths = SessionPaths(disk, "s")
+    sealed(paths, 0)
+    record(paths, 1)
+    archived = SessionPaths(disk, "archived")
+    sealed(archived, 2)
+    archive_session(archived, remove=True)
+    remount(disk, "ro")
+    try:
+        assert is_once(paths, [0, 1])
+        assert is_once(archived, [2])
+        assert not seal_if_idle(paths)
+        assert problems(paths) == []
+    finally:
+        remount(disk, "rw")
+
+
+_DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda good: good[: len(good) // 2],
+    "cut in the head": lambda good: good[:5000],
+    "empty": lambda good: b"",
+    "garbage": lambda good: bytes(range(256)) * (len(good) // 256),
+    "garbage in the head": lambda good: good[:4096] + os.urandom(8192) + good[12_288:],
+    "garbage in the middle": lambda good: good[:20_000] + os.urandom(len(good) - 20_000),
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGE)
+def test_a_damaged_segment(paths: SessionPaths, damage: str) -> None:
+    """It is an error that names the file and the remedy; and no process writes into the session unawares."""
+    sealed(paths, 0)
+    sealed(paths, 1)
+    record(paths, 2)
+    paths.main_segment.write_bytes(_DAMAGE[damage](paths.main_segment.read_bytes()))
+    with pytest.raises(CorruptDataError, match=r"s\.duckdb.*doctor --repair"):
+        stored_names(paths)
+    with Journal.open(paths.journal) as journal, pytest.raises(CorruptDataError):
+        seal(paths, journal)
+    with pytest.raises(CorruptDataError):
+        merge(paths, at_least=2)
+    assert waiting(paths) == 1
+    assert len(paths.segments()) == 2
+
+
+def test_a_duckdb_file_of_another_program(paths: SessionPaths) -> None:
+    """It is refused, and not changed."""
+    paths.base_path.mkdir()
+    with duckdb.connect(str(paths.main_segment)) as connection:
+        connection.execute("CREATE TABLE theirs AS SELECT 1")
+    before = paths.main_segment.read_bytes()
+    with pytest.raises(CorruptDataError, match="not a segment of otel-debugstore"):
+        stored_names(paths)
+    assert paths.main_segment.read_bytes() == before
+
+
+def test_a_segment_from_the_future(paths: SessionPaths) -> None:
+    """It is refused with what to do, by readers and sealers, and not changed."""
+    sealed(paths, 0)
+    with duckdb.connect(str(paths.main_segment)) as connection:
+        connection.execute("UPDATE segment SET version = 7")
+    before = paths.main_segment.read_bytes()
+    with pytest.raises(FormatVersionError, match="upgrade"):
+        stored_names(paths)
+    with Journal.open(paths.journal) as journal, pytest.raises(FormatVersionError):
+        seal(paths, journal)
+    assert paths.main_segment.read_bytes() == before
+
+
+def test_a_segment_that_another_program_has_open(paths: SessionPaths, workers: Workers) -> None:
+    """DuckDB lets one process write a file and nobody read it then: this is no damage, and passes."""
+    sealed(paths, 0)
+    holder = workers.start("read_sealed_by_user", paths).wait_for()
+    with pytest.raises(DebugStoreError, match="close it") as raised:
+        stored_names(paths)
+    assert not isinstance(raised.value, CorruptDataError)
+    holder.kill()
+    assert is_once(paths, [0])
+
+
+def test_covering() -> None:
+    """Of segments that hold the same, one is kept: the one with most sources."""
+    whole = Segment(Path("whole"), (Source("j", 0, 9), Source("file")))
+    parts = [
+        Segment(Path("a"), (Source("j", 0, 3),)),
+        Segment(Path("b"), (Source("j", 4, 9),)),
+        Segment(Path("c"), (Source("file"),)),
+        Segment(Path("d"), (Source("j", 8, 10),)),
+        Segment(Path("e"), (Source("k", 0, 3),)),
+        Segment(Path("f"), (Source("file"), Source("other"))),
+    ]
+    assert without_covered([*parts, whole, whole]) == [*parts[3:], whole]
+
+
+def _aged(paths: SessionPaths, seconds: float) -> None:
+    """Make what the session has look as if it was written so long ago."""
+    then = time.time() - seconds
+    for path in (*paths.segments(), paths.journal / "data.mdb", paths.archive):
+        if path.exists():
+            os.utime(path, (then, then))
+
+
+def test_retention_by_age(tmp_path: Path) -> None:
+    """Segments, archives and journals that are too old go, whole; younger ones stay."""
+    sessions = {name: SessionPaths(tmp_path, name) for name in ("old", "young", "archived", "pinned", "journal")}
+    for name in ("old", "young", "archived", "pinned"):
+        sealed(sessions[name], 0)
+    archive_session(sessions["archived"], remove=True)
+    record(sessions["old"], 1)
+    record(sessions["journal"], 1)
+    for name in ("old", "archived", "pinned", "journal"):
+        _aged(sessions[name], 1000)
+    removed = apply_retention(tmp_path, age_seconds=500, pinned=["pinned"])
+    assert len(removed) == 4
+    assert list_sessions(tmp_path) == ["pinned", "young"]
+    assert apply_retention(tmp_path, age_seconds=500, pinned=["pinned"]) == []
+    assert is_once(sessions["pinned"], [0])
+    assert is_once(sessions["young"], [0])
+
+
+def test_retention_by_size(tmp_path: Path) -> None:
+    """The oldest go until the rest fits."""
+    sessions = [SessionPaths(tmp_path, f"s{number}") for number in range(4)]
+    for age, paths in enumerate(sessions):
+        write_sealed(tmp_path, paths.session_id, [span(1)])
+        _aged(paths, 1000 - age)
+    size = sessions[0].size_bytes()
+    assert apply_retention(tmp_path, size_bytes=10 * size) == []
+    apply_retention(tmp_path, size_bytes=2 * size + 1000)
+    assert list_sessions(tmp_path) == ["s2", "s3"]
+    apply_retention(tmp_path, size_bytes=0)
+    assert list_sessions(tmp_path) == []
+
+
+def test_retention_spares_what_is_being_recorded(paths: SessionPaths, workers: Workers) -> None:
+    """The journal of a live session stays, however old or large; its segments may go."""
+    sealed(paths, 0)
+    writer = workers.start("write", paths, writer=1).wait_for()
+    _aged(paths, 1000)
+    os.kill(writer.pid, signal.SIGSTOP)
+    _aged(paths, 1000)
+    assert apply_retention(paths.base_path, age_seconds=500, size_bytes=0) == [paths.main_segment]
+    assert paths.journal.is_dir()
+    assert writer.acknowledged() <= {name.rpartition("-")[0] for name in stored_names(paths)}
+    writer.kill()
+    assert apply_retention(paths.base_path, size_bytes=0) == [paths.journal]
+
+
+def test_readers_go_on_while_retention_removes(tmp_path: Path) -> None:
+    """What a reader has attached it can still read; with the next refresh it is gone."""
+    for name in ("a", "b"):
+        sealed(SessionPaths(tmp_path, name), 0)
+        record(SessionPaths(tmp_path, name), 1)
+    _aged(SessionPaths(tmp_path, "a"), 1000)
+    with SessionReader(tmp_path) as reader:
+        reader.refresh()
+        apply_retention(tmp_path, age_seconds=500)
+        assert reader.connection.execute("SELECT count(*) FROM spans").fetchall() == [(8,)]
+        assert reader.query("SELECT session, count(*) FROM spans GROUP BY ALL").rows == [("b", 4)]
+        seal_and_merge(SessionPaths(tmp_path, "b"))
+        assert reader.query("SELECT session, count(*) FROM spans GROUP BY ALL").rows == [("b", 4)]
+
+
+def test_two_retentions_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process removed first is no error."""
+    for name in ("a", "b"):
+        sealed(SessionPaths(tmp_path, name), 0)
+        archive_session(SessionPaths(tmp_path, name))
+    real = sealing._retention_units
+
+    def list_then_another_is_faster(paths: SessionPaths) -> object:
+        units = list(real(paths))
+        for _, _, path, _ in units:
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+        return units
+
+    monkeypatch.setattr(sealing, "_retention_units", list_then_another_is_faster)
+    apply_retention(tmp_path, size_bytes=0)
+    assert list_sessions(tmp_path) == []
