@@ -165,6 +165,6 @@ def test_counts_only_grow(paths: SessionPaths, workers: Workers) -> None:
         counts = [tuple(map(int, line.split())) for line in watcher.said()]
         assert counts == sorted(counts)
         assert all(count == distinct <= total for count, distinct in counts)
-        assert len(counts) > 3
+        assert len(counts) > 1  # it looked while they wrote, not only at the end
     workers.kill_all()
     assert_sound(paths, set.union(*map(acknowledged, writers)))
