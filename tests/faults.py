@@ -80,7 +80,7 @@ class Workers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(_TESTS)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_TESTS), os.environ.get("PYTHONPATH", "")])},
         )
 
     def start(self, role: str, paths: SessionPaths, **arguments: Any) -> Worker:
@@ -98,7 +98,7 @@ class Workers:
     def run(self, role: str, paths: SessionPaths, **arguments: Any) -> list[str]:
         """Have a process do `role`, check that no signal killed it, and return what it said."""
         worker = self.start(role, paths, **arguments)
-        assert worker.wait() == 0, worker.said()
+        assert worker.wait() == 0, worker.said()[-3:]
         return worker.said()
 
     def kill_all(self) -> None:

@@ -139,7 +139,7 @@ def test_the_map_grows(paths: SessionPaths, workers: Workers) -> None:
 
 def test_a_limited_address_space(paths: SessionPaths, workers: Workers) -> None:
     """The map takes a small part of what there is; when it can't grow, an append fails and nothing else."""
-    first, *rest = workers.run("limit_memory", paths, spare=48 << 20)
+    first, *rest = workers.run("limit_memory", paths, spare=48 << 20, durability="interval")
     assert int(first.split()[1]) <= 64 << 20
     *acknowledged, refused, blobs = rest
     assert "address space" in refused
@@ -347,6 +347,11 @@ def test_forking_while_appending(paths: SessionPaths, workers: Workers) -> None:
     assert_exactly_once(paths, acknowledged)
     with raw(paths.journal) as environment:
         assert environment.readers() == "(no active readers)\n"
+
+
+def test_a_child_takes_no_reader_slot_from_its_parent(paths: SessionPaths, workers: Workers) -> None:
+    """Whenever the child closes its copy, the parent stays registered as reading: writers spare its pages."""
+    assert workers.run("fork_between_reads", paths) == ["True"]
 
 
 def test_forking_during_a_long_transaction(paths: SessionPaths, workers: Workers) -> None:

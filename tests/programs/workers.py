@@ -207,6 +207,28 @@ def fork_while_appending(say: Say, paths: SessionPaths, forks: int) -> None:
     say(f"statuses {statuses}")
 
 
+def fork_between_reads(say: Say, paths: SessionPaths) -> None:
+    """Fork a child that is slow to let go of its copy of the journal; say whether reading meanwhile is protected."""
+    parent, disconnect = os.getpid(), journal._Environment.disconnect
+
+    def disconnect_late(self: Any) -> None:
+        if os.getpid() != parent:
+            time.sleep(0.2)
+        disconnect(self)
+
+    journal._Environment.disconnect = disconnect_late  # type: ignore[method-assign]
+    with journal.Journal.open(paths.journal) as opened:
+        environment = opened._open()
+        with environment.lock, environment.reading():
+            pass
+        pid = os.fork()
+        if not pid:
+            sys.exit(0)
+        with environment.lock, environment.reading():
+            os.waitpid(pid, 0)
+            say(str(parent) in environment.lmdb.readers())
+
+
 def fork_while_locked(say: Say, paths: SessionPaths) -> None:
     """Fork while another thread is in a transaction for longer than a fork waits."""
     opened = journal.Journal.open(paths.journal)
