@@ -44,8 +44,10 @@ class SpanQueue:
             wake: Tells the taker that there is a batch to take. Called often, and must not wait.
         """
         self._wake_bytes = min(WAKE_BYTES, max_bytes // 64)
+        self._check_bytes = self._wake_bytes  # what makes a put look further; raised by putters, lowered by the taker
         self._busy_bytes = max_bytes // 32
-        self._pause = _Gate(max_bytes // 16, MAX_PAUSE_SECONDS)
+        self._pause_bytes = max_bytes // 16
+        self._pause = _Gate(self._pause_bytes, MAX_PAUSE_SECONDS)
         self._bound = _Gate(max_bytes, MAX_WAIT_SECONDS)
         self._wake = wake
         self._spans: deque[ReadableSpan] = deque()
@@ -62,7 +64,7 @@ class SpanQueue:
         """Append a span, or count it as dropped if there is no room for it within 100 ms."""
         size = span_size(span)
         queued = self._added_bytes - self._removed_bytes
-        if queued >= self._wake_bytes and not self._has_room(queued + size):
+        if queued >= self._check_bytes and not self._has_room(queued + size):
             self.dropped += 1
             return
         self._added_bytes += size
@@ -95,6 +97,8 @@ class SpanQueue:
         self._open_gates()
 
     def _has_room(self, queued_bytes: int) -> bool:
+        # Once it is awake, the taker has to be told nothing more before there is so much that gates may be closed.
+        self._check_bytes = _reopening_bytes(self._pause_bytes)
         self._wake()
         if not self._bound.is_open(queued_bytes):
             return self._is_moving() and self._bound.wait()
@@ -110,6 +114,7 @@ class SpanQueue:
         return now < self._stall_until
 
     def _open_gates(self) -> None:
+        self._check_bytes = self._wake_bytes
         queued_bytes = self._added_bytes - self._removed_bytes
         self._bound.open(queued_bytes)
         self._pause.open(queued_bytes)
@@ -140,7 +145,11 @@ class _Gate:
         return not self._is_closed or turn.acquire(timeout=self._max_seconds)
 
     def open(self, queued_bytes: int) -> None:
-        if self._is_closed and queued_bytes <= self._limit_bytes * 7 // 8:
+        if self._is_closed and queued_bytes <= _reopening_bytes(self._limit_bytes):
             self._is_closed = False
             for _ in range(len(self._waiting)):
                 self._waiting.popleft().release()
+
+
+def _reopening_bytes(limit_bytes: int) -> int:
+    return limit_bytes * 7 // 8

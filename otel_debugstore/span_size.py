@@ -6,7 +6,7 @@ an object, its context, two bounded lists with a deque each, and a dict of attri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from sys import getsizeof
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ SPAN_BYTES: Final = 2760
 _ATTRIBUTE_BYTES: Final = 64
 _EVENT_BYTES: Final = 520
 _LINK_BYTES: Final = 600
-_LONG_TEXT: Final = 256
+_LARGE: Final = SPAN_BYTES + 2048
 _FIXED: Final = frozenset((int, float, bool, type(None)))
 
 
@@ -26,18 +26,19 @@ def span_size(span: ReadableSpan) -> int:
     """Return about how many bytes of memory an ended span takes.
 
     Runs for every span in the thread that ended it, so it looks at each attribute once, does not count
-    names (most are literals of the program), and takes texts of up to 256 characters for ASCII.
+    names (most are literals of the program), and takes texts for ASCII unless they are long.
     """
     # Private slots: the public properties copy (1 us and more). A span without them is taken for small.
     try:
         values = span._attributes._dict.values()  # type: ignore[union-attr]
         size = SPAN_BYTES + _ATTRIBUTE_BYTES * len(values)
         for value in values:
-            if type(value) is str:
-                length = len(value)
-                size += length if length < _LONG_TEXT else getsizeof(value)
-            elif type(value) not in _FIXED:
+            if (kind := type(value)) is str:
+                size += len(value)
+            elif kind not in _FIXED:
                 size += _value_size(value)
+        if size > _LARGE:
+            size += _beyond_ascii(values)
         if events := span._events._dq:  # type: ignore[attr-defined]
             size += sum([_EVENT_BYTES + _mapping_size(event.attributes) for event in events])
         if links := span._links._dq:  # type: ignore[attr-defined]
@@ -45,6 +46,11 @@ def span_size(span: ReadableSpan) -> int:
     except Exception:  # noqa: BLE001  # nothing that happens here may reach the program
         return SPAN_BYTES
     return size
+
+
+def _beyond_ascii(values: Iterable[Any]) -> int:
+    """Return how many bytes texts take beyond one a character."""
+    return sum([getsizeof(value) - len(value) for value in values if type(value) is str])
 
 
 def _mapping_size(mapping: Mapping[str, Any] | None) -> int:

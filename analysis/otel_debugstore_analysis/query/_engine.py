@@ -20,7 +20,7 @@ from otel_debugstore_exporters.segment import first_line
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """SQL over canonical tables, the columns of each that it reads, and those that it returns."""
+    """SQL over the places of canonical tables, the columns of each that it reads, and those that it returns."""
 
     sql: str
     reads: Mapping[str, tuple[str, ...]]
@@ -54,7 +54,7 @@ class DuckDBEngine:
 
     def fetch(self, query: Compiled, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         self.reader.refresh()
-        sources = {t: self._spans(columns) for t, columns in query.reads.items() if t == "spans"}
+        sources = {t: f"({self._spans(columns)})" if t == "spans" else t for t, columns in query.reads.items()}
         return self.execute(with_sources(query.sql, sources), parameters)
 
     def execute(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -70,10 +70,16 @@ class DuckDBEngine:
         return self.reader.spans_sql(plain or ["start_ns"], attributes)
 
 
+def place(table: str) -> str:
+    """Return the name that stands in compiled SQL where a canonical table is to be put."""
+    return f"\ue001{table}"
+
+
 def with_sources(sql: str, sources: Mapping[str, str]) -> str:
-    """Return a query with the SQL of the tables it reads put before it."""
-    if not sources:
-        return sql
-    listed = ", ".join(f'"{table}" AS NOT MATERIALIZED ({source})' for table, source in sources.items())
-    rest = f", {sql[5:]}" if sql.startswith("WITH ") else f" {sql}"
-    return f"WITH {listed}{rest}"
+    """Return compiled SQL with what the tables are read from in their places.
+
+    As subqueries and not as common table expressions, which DuckDB takes half a millisecond longer to plan.
+    """
+    for table, source in sources.items():
+        sql = sql.replace(f'"{place(table)}"', source)
+    return sql

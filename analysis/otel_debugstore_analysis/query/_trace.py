@@ -115,21 +115,24 @@ def _spans(engine: Engine, found: _Found) -> list[Row]:
     """Return the trace's spans, by start time; of very many the longest."""
     rows: list[tuple[Any, ...]] = []
     if found.start_ns is not None and found.end_ns is not None:
-        rows = _fetch(engine, found.trace_id, start_ns=found.start_ns, end_ns=found.end_ns)
+        rows = _fetch(engine, found, start_ns=found.start_ns, end_ns=found.end_ns)
     if len(rows) < min(found.span_count, MAX_FETCHED):  # spans without a start, or that end before it
-        rows = _fetch(engine, found.trace_id)
+        rows = _fetch(engine, found)
     return sorted(map(Row._make, rows), key=lambda row: (row.start_ns is None, row.start_ns or 0))
 
 
-def _fetch(engine: Engine, trace_id: str, **window: int) -> list[tuple[Any, ...]]:
-    return tables.run(engine, _trace_spans, bool(window), trace_id=trace_id, **window)
+def _fetch(engine: Engine, found: _Found, **window: int) -> list[tuple[Any, ...]]:
+    is_large = found.span_count > MAX_FETCHED // 2  # more may have come in between
+    return tables.run(engine, _trace_spans, bool(window), is_large, trace_id=found.trace_id, **window)
 
 
-def _trace_spans(windowed: bool) -> ir.Table:
+def _trace_spans(windowed: bool, is_large: bool) -> ir.Table:
+    """Return the spans of the trace; the longest if it is large (looking for these takes a tenth of the time)."""
     spans = tables.spans()
     conditions = [spans.trace_id == tables.parameter("trace_id")]
     if windowed:
         conditions.append(spans.start_ns >= tables.parameter("start_ns", "int64"))
         conditions.append(spans.start_ns <= tables.parameter("end_ns", "int64"))
     found = spans.filter(*conditions).select(*Row._fields)
-    return found.order_by(ibis.desc("duration_ns", nulls_first=False)).limit(MAX_FETCHED)
+    longest_first = ibis.desc("duration_ns", nulls_first=False)
+    return found.order_by(longest_first).limit(MAX_FETCHED) if is_large else found.limit(MAX_FETCHED)

@@ -17,7 +17,7 @@ import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import sqlglot.expressions as sge
 
-from otel_debugstore_analysis.query._engine import Compiled, Engine
+from otel_debugstore_analysis.query._engine import Compiled, Engine, place
 from otel_debugstore_exporters import schema
 
 _TYPES: Final = {
@@ -71,7 +71,7 @@ def run(engine: Engine, build: Callable[..., ir.Table], *shape: Hashable, **para
 def compiled(dialect: str, build: Callable[..., ir.Table], *shape: Hashable) -> Compiled:
     """Return the SQL of the expression `build(*shape)` in a dialect."""
     expression = build(*shape)
-    tree = _compiler(dialect).to_sqlglot(expression).transform(_parameter_or_same)
+    tree = _compiler(dialect).to_sqlglot(expression).transform(_parameter_or_same).transform(_place_or_same)
     return Compiled(tree.sql(dialect=dialect), _reads(expression), tuple(expression.columns))
 
 
@@ -87,6 +87,12 @@ def _reads(expression: ir.Table) -> dict[str, tuple[str, ...]]:
 def _parameter_or_same(node: sge.Expression) -> sge.Expression:
     if isinstance(node, sge.Literal) and node.is_string and node.this.startswith(_MARK):
         return sge.Parameter(this=sge.Var(this=node.this.removeprefix(_MARK)))
+    return node
+
+
+def _place_or_same(node: sge.Expression) -> sge.Expression:
+    if isinstance(node, sge.Table):
+        node.set("this", sge.to_identifier(place(node.name), quoted=True))
     return node
 
 
