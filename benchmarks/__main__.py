@@ -30,6 +30,8 @@ BENCHMARKS: Final = (
     "exit_time",
     "import_time",
     "write_record",
+    "no_target",
+    "child_start",
 )
 RESULTS: Final = Path(__file__).with_name("results") / "latest.json"
 

@@ -6,12 +6,12 @@ and may not import the others, nor pretend to under `TYPE_CHECKING`.)
 """
 
 from importlib import import_module as _import_module
-from typing import Any
 
 _MODULES = {
     "BoundedSpanProcessor": "otel_debugstore.processor",
     "ConfigurationError": "otel_debugstore.errors",
     "CorruptDataError": "otel_debugstore.errors",
+    "DebugIntegration": "otel_debugstore_analysis.integration",
     "DebugStore": "otel_debugstore_exporters.store",
     "DebugStoreError": "otel_debugstore.errors",
     "DuckDBSyncProcessor": "otel_debugstore_exporters.sync",
@@ -19,15 +19,32 @@ _MODULES = {
     "InvalidSessionIdError": "otel_debugstore.errors",
     "LmdbSpanExporter": "otel_debugstore_exporters.exporter",
     "MalformedInputError": "otel_debugstore.errors",
+    "NodeRunnerInstrumentor": "otel_debugstore.instrumentors.hooks",
+    "NodeRuntimeInstrumentor": "otel_debugstore.instrumentors.hooks",
+    "PerformanceCollector": "otel_debugstore_analysis.collector",
     "QueryError": "otel_debugstore.errors",
+    "RegistryInstrumentor": "otel_debugstore.instrumentors.hooks",
     "SessionNotFoundError": "otel_debugstore.errors",
+    "TargetInstrumentor": "otel_debugstore.instrumentors.targets",
+    "ThreadPoolInstrumentor": "otel_debugstore.instrumentors.thread_pools",
+    "ToolsManagerInstrumentor": "otel_debugstore.instrumentors.hooks",
+    "WorkflowTrackerInstrumentor": "otel_debugstore.instrumentors.hooks",
     "configure": "otel_debugstore_exporters.instrument",
+    "debug_track": "otel_debugstore_analysis.integration",
+    "function": "otel_debugstore.calls.decorators",
+    "init_debug_integration": "otel_debugstore_analysis.integration",
+    "instrument": "otel_debugstore.calls.decorators",
+    "node": "otel_debugstore.calls.decorators",
+    "step": "otel_debugstore.calls.decorators",
+    "tool": "otel_debugstore.calls.decorators",
+    "workflow": "otel_debugstore.calls.decorators",
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "BoundedSpanProcessor",
     "ConfigurationError",
     "CorruptDataError",
+    "DebugIntegration",
     "DebugStore",
     "DebugStoreError",
     "DuckDBSyncProcessor",
@@ -35,18 +52,34 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "InvalidSessionIdError",
     "LmdbSpanExporter",
     "MalformedInputError",
+    "NodeRunnerInstrumentor",
+    "NodeRuntimeInstrumentor",
+    "PerformanceCollector",
     "QueryError",
+    "RegistryInstrumentor",
     "SessionNotFoundError",
+    "TargetInstrumentor",
+    "ThreadPoolInstrumentor",
+    "ToolsManagerInstrumentor",
+    "WorkflowTrackerInstrumentor",
     "__version__",
     "configure",
+    "debug_track",
+    "function",
+    "init_debug_integration",
+    "instrument",
+    "node",
+    "step",
+    "tool",
+    "workflow",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
-        value: Any = version("otel-debugstore")
+        value: object = version("otel-debugstore")
     elif name in _MODULES:
         value = getattr(_import_module(_MODULES[name]), name)
     else:

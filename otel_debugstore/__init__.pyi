@@ -1,3 +1,9 @@
+from otel_debugstore.calls.decorators import function as function
+from otel_debugstore.calls.decorators import instrument as instrument
+from otel_debugstore.calls.decorators import node as node
+from otel_debugstore.calls.decorators import step as step
+from otel_debugstore.calls.decorators import tool as tool
+from otel_debugstore.calls.decorators import workflow as workflow
 from otel_debugstore.errors import ConfigurationError as ConfigurationError
 from otel_debugstore.errors import CorruptDataError as CorruptDataError
 from otel_debugstore.errors import DebugStoreError as DebugStoreError
@@ -6,7 +12,18 @@ from otel_debugstore.errors import InvalidSessionIdError as InvalidSessionIdErro
 from otel_debugstore.errors import MalformedInputError as MalformedInputError
 from otel_debugstore.errors import QueryError as QueryError
 from otel_debugstore.errors import SessionNotFoundError as SessionNotFoundError
+from otel_debugstore.instrumentors.hooks import NodeRunnerInstrumentor as NodeRunnerInstrumentor
+from otel_debugstore.instrumentors.hooks import NodeRuntimeInstrumentor as NodeRuntimeInstrumentor
+from otel_debugstore.instrumentors.hooks import RegistryInstrumentor as RegistryInstrumentor
+from otel_debugstore.instrumentors.hooks import ToolsManagerInstrumentor as ToolsManagerInstrumentor
+from otel_debugstore.instrumentors.hooks import WorkflowTrackerInstrumentor as WorkflowTrackerInstrumentor
+from otel_debugstore.instrumentors.targets import TargetInstrumentor as TargetInstrumentor
+from otel_debugstore.instrumentors.thread_pools import ThreadPoolInstrumentor as ThreadPoolInstrumentor
 from otel_debugstore.processor import BoundedSpanProcessor as BoundedSpanProcessor
+from otel_debugstore_analysis.collector import PerformanceCollector as PerformanceCollector
+from otel_debugstore_analysis.integration import DebugIntegration as DebugIntegration
+from otel_debugstore_analysis.integration import debug_track as debug_track
+from otel_debugstore_analysis.integration import init_debug_integration as init_debug_integration
 from otel_debugstore_exporters.exporter import LmdbSpanExporter as LmdbSpanExporter
 from otel_debugstore_exporters.instrument import configure as configure
 from otel_debugstore_exporters.store import DebugStore as DebugStore
@@ -16,6 +33,7 @@ __all__ = [
     "BoundedSpanProcessor",
     "ConfigurationError",
     "CorruptDataError",
+    "DebugIntegration",
     "DebugStore",
     "DebugStoreError",
     "DuckDBSyncProcessor",
@@ -23,10 +41,26 @@ __all__ = [
     "InvalidSessionIdError",
     "LmdbSpanExporter",
     "MalformedInputError",
+    "NodeRunnerInstrumentor",
+    "NodeRuntimeInstrumentor",
+    "PerformanceCollector",
     "QueryError",
+    "RegistryInstrumentor",
     "SessionNotFoundError",
+    "TargetInstrumentor",
+    "ThreadPoolInstrumentor",
+    "ToolsManagerInstrumentor",
+    "WorkflowTrackerInstrumentor",
     "__version__",
     "configure",
+    "debug_track",
+    "function",
+    "init_debug_integration",
+    "instrument",
+    "node",
+    "step",
+    "tool",
+    "workflow",
 ]
 
 __version__: str

@@ -44,6 +44,11 @@ def owns_session(session_id: str) -> bool:
     return _owner_of(session_id) == os.getpid()
 
 
+def is_first_process() -> bool:
+    """Return whether this process is no descendant of one that records."""
+    return os.environ.get(_OWNER, "").partition(":")[0] in ("", str(os.getpid()))
+
+
 def program_name(arguments: Sequence[str] | None = None) -> str:
     """Return what the running program is called: its script's or module's name, "python" for none.
 

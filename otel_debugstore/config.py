@@ -194,7 +194,7 @@ def _parse(name: str, value: Any, what: str) -> Any:
         return setting.read(value)
     except ConfigurationError:
         raise
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:  # the last: ~nobody has no home
         if name == "session_id" and isinstance(error, ValueError):
             raise
         raise ConfigurationError(f"{what} can't be {value!r}: it has to be {setting.expected}.") from error

@@ -72,3 +72,103 @@ The oldest sealed data is deleted when all of it takes more than this: bytes, or
 unit as for the queue.
 Default: nothing is deleted
 """
+
+OTEL_DEBUGSTORE_TARGETS: Final = "OTEL_DEBUGSTORE_TARGETS"
+"""
+.. envvar:: OTEL_DEBUGSTORE_TARGETS
+
+Functions to record without a change to the program: "pkg.mod:Class.method=tool, pkg.tools.*:*=tool".
+Default: none
+"""
+
+OTEL_DEBUGSTORE_CHILD: Final = "OTEL_DEBUGSTORE_CHILD"
+"""
+.. envvar:: OTEL_DEBUGSTORE_CHILD
+
+"full": the process of a node starts with OpenTelemetry. "light": it loads OpenTelemetry when it
+imports it, or what is to be recorded.
+Default: "full"
+"""
+
+OTEL_DEBUGSTORE_HOOKS: Final = "OTEL_DEBUGSTORE_HOOKS"
+"""
+.. envvar:: OTEL_DEBUGSTORE_HOOKS
+
+What a program's modules are called: "registry=node_registry, node_runner=runner|src.node_runner".
+Default: registry, node_runner, node_runtime, tools_manager, workflow_tracker
+"""
+
+OTEL_DEBUGSTORE_THREAD_POOLS: Final = "OTEL_DEBUGSTORE_THREAD_POOLS"
+"""
+.. envvar:: OTEL_DEBUGSTORE_THREAD_POOLS
+
+Whether OpenTelemetry's context goes along into every ThreadPoolExecutor.
+Default: "false"
+"""
+
+OTEL_DEBUGSTORE_CAPTURE: Final = "OTEL_DEBUGSTORE_CAPTURE"
+"""
+.. envvar:: OTEL_DEBUGSTORE_CAPTURE
+
+What is kept of arguments and results: "full", "digest" or "none"; also by layer and component:
+"digest, tool=full, shop.pay*=none".
+Default: "full"
+"""
+
+OTEL_DEBUGSTORE_OVERHEAD_BUDGET: Final = "OTEL_DEBUGSTORE_OVERHEAD_BUDGET"
+"""
+.. envvar:: OTEL_DEBUGSTORE_OVERHEAD_BUDGET
+
+Which share of the time recording functions may take; beyond it their calls are sampled, and all are
+counted. "off" records every call; also by component: "1%, shop.parse=5%".
+Default: 1%
+"""
+
+OTEL_DEBUGSTORE_EXPORT_PAYLOADS: Final = "OTEL_DEBUGSTORE_EXPORT_PAYLOADS"
+"""
+.. envvar:: OTEL_DEBUGSTORE_EXPORT_PAYLOADS
+
+Whether other exporters get arguments and results, as attributes.
+Default: "false"
+"""
+
+OTEL_DEBUGSTORE_MASK_KEYS: Final = "OTEL_DEBUGSTORE_MASK_KEYS"
+"""
+.. envvar:: OTEL_DEBUGSTORE_MASK_KEYS
+
+Further names whose values are masked, separated by commas.
+Default: none
+"""
+
+OTEL_DEBUGSTORE_MASK_PATTERNS: Final = "OTEL_DEBUGSTORE_MASK_PATTERNS"
+"""
+.. envvar:: OTEL_DEBUGSTORE_MASK_PATTERNS
+
+A regular expression; what it matches is masked.
+Default: none
+"""
+
+OTEL_DEBUGSTORE_MASK_EMAILS: Final = "OTEL_DEBUGSTORE_MASK_EMAILS"
+"""
+.. envvar:: OTEL_DEBUGSTORE_MASK_EMAILS
+
+Whether e-mail addresses are masked.
+Default: "false"
+"""
+
+OTEL_DEBUGSTORE_LAYERS: Final = "OTEL_DEBUGSTORE_LAYERS"
+"""
+.. envvar:: OTEL_DEBUGSTORE_LAYERS
+
+Layers for the spans of other instrumentations: "attribute=value:layer", separated by commas.
+Default: none
+"""
+
+OTEL_DEBUGSTORE_MEMORY_RESET: Final = "OTEL_DEBUGSTORE_MEMORY_RESET"
+"""
+.. envvar:: OTEL_DEBUGSTORE_MEMORY_RESET
+
+Whether the kernel's mark of the most memory may be reset, for exact peaks of every call; that lowers
+the ru_maxrss that the program sees of itself.
+Default: "false"
+"""

@@ -7,6 +7,7 @@ DebugStoreError
 ├── FormatVersionError    data written by a newer version of this project
 ├── CorruptDataError      a journal, segment or archive that can't be read
 ├── MalformedInputError   an imported file or request that is not what it claims to be
+├── NotReplayableError   a payload that does not hold the whole of the value
 └── QueryError            SQL that is wrong, or that is not allowed
 """
 
@@ -37,6 +38,10 @@ class CorruptDataError(DebugStoreError):
 
 class MalformedInputError(DebugStoreError, ValueError):
     """Input is not in the format it was taken for."""
+
+
+class NotReplayableError(DebugStoreError, ValueError):
+    """A payload is a summary, was cut or masked, or needs a class that is not loaded."""
 
 
 class QueryError(DebugStoreError):

@@ -11,11 +11,11 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from otel_debugstore.clock import Clock
 from otel_debugstore.fork import reset_after_fork
 from otel_debugstore.sigterm import SigtermWatch
 
@@ -33,10 +33,10 @@ class Flushable(Protocol):
 
 def flush(seconds: float = FLUSH_SECONDS) -> None:
     """Flush all that was given to `flush_at_end`, for at most `seconds` together. Never raises."""
-    deadline = time.monotonic() + seconds
+    deadline = Clock.monotonic() + seconds
     for flushable in list(_flushables):
         try:
-            flushable.force_flush(max(0, int((deadline - time.monotonic()) * 1000)))
+            flushable.force_flush(max(0, int((deadline - Clock.monotonic()) * 1000)))
         except Exception:  # noqa: BLE001  # the process is ending; it has to
             continue
 
@@ -127,6 +127,7 @@ def _flushing(real: Callable[..., Any]) -> Callable[..., Any]:
         flush()
         return real(*args, **kwargs)
 
+    end.__module__ = "os"  # not "posix", where `pickle` would look for it and find another one
     return end
 
 

@@ -2,16 +2,19 @@
 
 The line goes to standard error and nowhere else, whatever logging the program has set up, because its
 own output must not change: a root handler may well write to standard output. A program that wants the
-lines gives the logger "otel_debugstore" a handler; then that one gets them.
+lines gives the logger "otel_debugstore" a handler; then that one gets them. A process in whose environment
+`QUIET` is set, such as that of a node, to which standard error means failure, says nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Final
 
 LOGGER_NAME: Final = "otel_debugstore"
+QUIET: Final = "_OTEL_DEBUGSTORE_QUIET"
 
 _said: set[str] = set()
 
@@ -30,12 +33,18 @@ def warn_once(kind: str, message: str) -> None:
         logger = logging.getLogger(LOGGER_NAME)
         if logger.handlers:
             logger.warning("%s", line)
-        elif logger.isEnabledFor(logging.WARNING) and sys.stderr is not None:
+        elif logger.isEnabledFor(logging.WARNING) and sys.stderr is not None and not os.environ.get(QUIET):
             # Not through `logging`: it would list our thread among those of the program.
             sys.stderr.write(f"otel-debugstore: {line}\n")
             sys.stderr.flush()
     except Exception:  # noqa: BLE001  # a broken stderr or handler must not reach the program
         return
+
+
+def quiet_opentelemetry() -> None:
+    """Where `QUIET` is set, keep what OpenTelemetry logs from standard error; handlers of the program get it."""
+    if os.environ.get(QUIET):
+        logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
 
 
 def forget() -> None:

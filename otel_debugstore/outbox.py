@@ -97,6 +97,10 @@ class Outbox:
         """Say that an exporter takes what is put here."""
         self.is_open = True
 
+    def has_sent(self, key: str) -> bool:
+        """Return whether a content or code of that digest or variant was put here lately."""
+        return key in self._sent
+
     def put_payload(self, digest: str, media_type: str, replayable: bool, content: bytes) -> None:
         """Have a content written, unless one of that digest was sent already."""
         if digest in self._sent or not self.is_open:

@@ -15,12 +15,9 @@ point of another method: no caller waits for a lock that the frame it interrupte
 
 from __future__ import annotations
 
-# Not `threading.Thread`: a program that lists, joins or counts its threads does not meet ours, starting
-# one takes no lock of `threading`, and neither tracing nor a later patch by gevent reaches it.
-from _thread import LockType, allocate_lock, start_new_thread
+from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable, Sequence
-from time import monotonic
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from opentelemetry.context import (
@@ -32,7 +29,10 @@ from opentelemetry.context import (
 )
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
+from otel_debugstore.background import BackgroundThread
+from otel_debugstore.clock import Clock
 from otel_debugstore.fork import reset_after_fork
+from otel_debugstore.guard import is_meant_for_the_program
 from otel_debugstore.lifecycle import check_signals, has_saved, has_unsaved
 from otel_debugstore.log import warn_once
 from otel_debugstore.span_queue import SpanQueue
@@ -43,6 +43,7 @@ QUEUE_FULL: Final = "queue_full"
 AFTER_SHUTDOWN: Final = "after_shutdown"
 FAILED: Final = "failed"
 
+_TRACE_FLAGS: Final = 3  # of a SpanContext, which is a tuple: a tenth of a microsecond less than its property
 _COMMIT_SPANS: Final = 16_384
 _CHECK_SECONDS: Final = 0.25
 _LATE_SECONDS: Final = 0.1
@@ -135,7 +136,7 @@ class BoundedSpanProcessor(SpanProcessor):
         self._starting = allocate_lock()  # held while threads are being started; never waited for
         self._handing_over = allocate_lock()  # guards taking from the queue and adding to the sink
         self._committing = allocate_lock()  # guards the sink's commit and shutdown
-        self._running: list[LockType] = []  # a lock for each thread, held while it runs
+        self._running: list[BackgroundThread] = []
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Do nothing."""
@@ -147,13 +148,15 @@ class BoundedSpanProcessor(SpanProcessor):
         """Queue a sampled span; wait at most 100 ms if there is no room, and then drop it."""
         try:
             context = span._context
-            if context is None or not context.trace_flags & 1:
+            if context is None or not context[_TRACE_FLAGS] & 1:
                 return
             if self._is_ready or self._become_ready():
                 self._queue.put(span)
                 if self.is_shut_down:  # the last hand-over may have passed before the put
                     self._write_down(0)
-        except Exception:  # noqa: BLE001  # it would reach the program
+        except Exception as error:  # it would reach the program
+            if is_meant_for_the_program(error):
+                raise
             self._dropped[FAILED] += 1
 
     def is_busy(self) -> bool:
@@ -181,14 +184,14 @@ class BoundedSpanProcessor(SpanProcessor):
         """Commit what has ended and stop the threads, within 10 s."""
         if self.is_shut_down:
             return
-        deadline = monotonic() + SHUTDOWN_SECONDS
+        deadline = Clock.monotonic() + SHUTDOWN_SECONDS
         self.is_shut_down = True
         self._has_threads = self._is_ready = False
         self._wake.set()
         self._commit_wanted.set()
-        for lock in self._running:
-            lock.acquire(timeout=max(0.0, deadline - monotonic()))
-        if not self._write_down(max(0.1, deadline - monotonic()), and_shut_down=True):
+        for thread in self._running:
+            thread.join(deadline - Clock.monotonic())
+        if not self._write_down(max(0.1, deadline - Clock.monotonic()), and_shut_down=True):
             warn_once("journal", "The last spans could not be written before the program ended.")
         has_saved(self)
 
@@ -201,28 +204,13 @@ class BoundedSpanProcessor(SpanProcessor):
             try:
                 has_unsaved(self)
                 for work in (self._work, self._commit_when_wanted)[len(self._running) :]:
-                    self._running.append(self._start(work))
+                    self._running.append(BackgroundThread(work))
                 self._has_threads = self._is_ready = not self.is_shut_down
             except RuntimeError:  # no thread to be had: flush and shutdown write in their caller's
                 pass
             finally:
                 self._starting.release()
         return True
-
-    def _start(self, work: Callable[[], None]) -> LockType:
-        running = allocate_lock()
-
-        def run() -> None:
-            token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-            try:
-                work()
-            finally:
-                detach(token)
-                running.release()
-
-        running.acquire()
-        start_new_thread(run, ())
-        return running
 
     def _work(self) -> None:
         """Hand spans over when there are many and when a commit is due."""
@@ -231,16 +219,16 @@ class BoundedSpanProcessor(SpanProcessor):
         while not self.is_shut_down:
             check_signals()
             pause = min(self._delay_seconds, _CHECK_SECONDS) if self._is_ready else self._delay_seconds
-            self._wake.wait(min(next_commit - monotonic(), pause))
+            self._wake.wait(min(next_commit - Clock.monotonic(), pause))
             tickets = _take_all(self._tickets)
-            is_due = bool(tickets) or monotonic() >= next_commit
+            is_due = bool(tickets) or Clock.monotonic() >= next_commit
             self._handed_over += self._hand_over(is_due)
             if is_due or self._handed_over - last_commit >= _COMMIT_SPANS:
                 self._rest_if_idle(last_commit)
                 last_commit = self._handed_over
                 self._tickets_to_commit.extend(tickets)
                 self._commit_wanted.set()
-                next_commit = monotonic() + self._delay_seconds
+                next_commit = Clock.monotonic() + self._delay_seconds
 
     def _rest_if_idle(self, last_commit: int) -> None:
         """Watch signals no more when nothing came since the last commit and all before was committed."""
@@ -263,11 +251,11 @@ class BoundedSpanProcessor(SpanProcessor):
 
     def _write_down(self, seconds: float, and_shut_down: bool = False) -> bool:
         """Hand over and commit what is queued now; return whether that was done within `seconds`."""
-        deadline = monotonic() + seconds
+        deadline = Clock.monotonic() + seconds
         token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         try:
             self._hand_over(True, seconds)
-            return self._commit(max(0.0, deadline - monotonic()), and_shut_down) and not self._queue
+            return self._commit(max(0.0, deadline - Clock.monotonic()), and_shut_down) and not self._queue
         finally:
             detach(token)
 
@@ -315,10 +303,10 @@ class BoundedSpanProcessor(SpanProcessor):
         whoever holds a lock may be the frame that this one interrupted.
         """
         self._dropped[AFTER_SHUTDOWN] += 1
-        began = monotonic()
+        began = Clock.monotonic()
         if self._late_seconds < _LATE_SECONDS or began >= self._late_next:
             self._write_down(0)
-            ended = monotonic()
+            ended = Clock.monotonic()
             self._late_seconds += ended - began
             self._late_next = ended + 1
 

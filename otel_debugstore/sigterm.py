@@ -26,11 +26,12 @@ import os
 import signal
 import sys
 import threading
-import time
 from _thread import start_new_thread
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
+
+from otel_debugstore.clock import Clock
 
 _SA_RESETHAND: Final = 0x80000000
 _OUR_MASK: Final = sum(1 << (number - 1) for number in (signal.SIGWINCH, signal.SIGURG, signal.SIGIO))
@@ -132,7 +133,7 @@ class SigtermWatch:
         """See to it that a signal has its effect. To be called a few times a second while armed."""
         if self._is_flushing or not self._is_installed():
             return
-        now = time.monotonic()
+        now = Clock.monotonic()
         if not _is_used_up(_get_action()):
             self.arm()  # it may not have been possible before
         elif self._seen_at is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from otel_debugstore.outbox import CallCount, Code, Payload
 from otel_debugstore_exporters.batch import (
     MAX_TIME,
     ROOT,
@@ -179,6 +180,54 @@ def span_batches(
         for record in draw(st.lists(span_records(shape), min_size=1, max_size=max_size))
     ]
     return batch_from_records(records, draw(pids) if pids else None)
+
+
+@cache
+def payloads() -> st.SearchStrategy[Payload]:
+    """What a digest stands for: equal digests have equal contents."""
+    return st.builds(
+        lambda content, replayable: Payload(content.hex() or "none", "application/msgpack", replayable, content),
+        st.binary(max_size=4),
+        st.just(True),
+    )
+
+
+@cache
+def code() -> st.SearchStrategy[Code]:
+    """The code of a function; equal variants have equal code."""
+    some = st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
+    return st.builds(
+        lambda number, path, line, commit, source: Code(f"{number:016x}", f"m.f{number}", path, line, commit, source),
+        st.integers(0, 3),
+        some,
+        st.none() | st.integers(0, 10**6),
+        some,
+        some,
+    )
+
+
+@cache
+def call_counts() -> st.SearchStrategy[CallCount]:
+    """Counts of a few components, over some minutes."""
+    number = st.integers(0, 10**9)
+    return st.builds(
+        lambda start, length, component, *sums: CallCount(start, start + length, "function", component, *sums),
+        st.integers(1_700_000_000_000_000_000, 1_700_000_100_000_000_000),
+        number,
+        st.sampled_from(["a", "b", "\ud800"]),
+        *[number] * 5,
+    )
+
+
+@st.composite
+def batches_beside(draw: st.DrawFn) -> SpanBatch:
+    """What goes into the store beside spans, and maybe a span."""
+    batch = batch_from_records(draw(st.lists(span_records(), max_size=1)), draw(st.none() | st.integers(1, 3)))
+    batch.payloads = draw(st.lists(payloads(), max_size=3))
+    batch.code = list({code.variant: code for code in draw(st.lists(code(), max_size=3))}.values())
+    batch.counts = draw(st.lists(call_counts(), max_size=3))
+    batch.layers = {0: "tool"} if len(batch) and draw(st.booleans()) else {}
+    return batch
 
 
 def _with(record: SpanRecord, **changes: Any) -> SpanRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import click
 import duckdb
 import pytest
 
-from commands import environment, refused, run, run_well, start
+from commands import DEBUGSTORE, environment, refused, run, run_well, start
 from otel_debugstore_analysis.cli import COMMANDS, main
 from otel_debugstore_analysis.cli._errors import EXIT_CODES
 from otel_debugstore_exporters.session import SessionPaths
@@ -156,9 +157,35 @@ def test_a_version_from_the_future(tmp_path: Path) -> None:
 def test_wrong_usage() -> None:
     """A command, an option or a format that does not exist is wrong usage: exit code 2, nothing on stdout."""
     for arguments in (["frobnicate"], ["top", "--nonsense"], ["top", "--format", "xml"], ["trace"], ["top", "x"]):
-        result = run(*arguments)
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert "Usage:" in result.stderr
+        assert "--help`" in refused(*arguments)
+
+
+@pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
+def test_a_closed_standard_stream(tmp_path: Path, closed: str) -> None:
+    """A stream that is closed reads as empty, and what is written to it is gone."""
+    write_sealed(tmp_path, "s", [span(1)])
+    redirection = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-"}[closed]
+    line = f'"$0" --data-dir "$1" top {redirection}; "$0" --data-dir "$1" import - {redirection} </dev/null'
+    done = subprocess.run(
+        ["sh", "-c", line, str(DEBUGSTORE), str(tmp_path)], capture_output=True, text=True, env=environment()
+    )
+    assert "Traceback" not in done.stderr
+    assert ("(stdin) can't be imported" in done.stderr) == (closed != "stderr")
+    assert ("work" in done.stdout) == (closed != "stdout")
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("output_format", ["table", "json", "csv", "markdown"])
+def test_an_output_that_can_not_hold_every_character(tmp_path: Path, output_format: str) -> None:
+    """What the encoding of standard output does not have is escaped; JSON stays JSON."""
+    write_sealed(tmp_path, "s", [span(1, "日本")])
+    line = [str(DEBUGSTORE), "--data-dir", str(tmp_path), "top", "--format", output_format]
+    done = subprocess.run(line, capture_output=True, check=True, env=environment(PYTHONIOENCODING="latin-1"))
+    shown = done.stdout.decode("latin-1")
+    if output_format == "json":
+        assert json.loads(shown)[0]["component"] == "日本"
+    else:
+        assert r"u65e5" in shown
 
 
 def test_a_directory_that_may_not_be_read(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import unicodedata
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_json_of_what_json_does_not_know() -> None:
     import decimal
 
     value = [float("nan"), float("inf"), b"\x01\xff", datetime.date(2026, 1, 2), decimal.Decimal("1.5"), {1: (2,)}]
-    assert json.loads(json_text(value)) == [None, None, "01ff", "2026-01-02", "1.5", {"1": [2]}]
+    assert json.loads(json_text(value)) == [None, None, "01ff", "2026-01-02", 1.5, {"1": [2]}]
 
 
 @pytest.mark.parametrize(
@@ -184,3 +185,13 @@ def test_markdown(tmp_path: Path) -> None:
     heading, rule, row = run_well("top", "--data-dir", tmp_path, "--format", "markdown").splitlines()
     assert heading.count("|") == rule.count("|") == 10
     assert row.startswith(r"| a\|b \<script\> \*x\* \`c\` \[l\](u) |")
+
+
+def test_json_holds_every_column_and_numbers(tmp_path: Path) -> None:
+    """Columns with one name are told apart; a DECIMAL is a number in JSON, and exact in CSV; times have their zone."""
+    write_sealed(tmp_path, "s", [span(1)])
+    sql = "SELECT 1.5 AS a, 2 AS a, 3 AS a_1, to_timestamp(0) AS t, 0.12345678901234567890 AS d"
+    (row,) = json.loads(run_well("sql", sql, "--data-dir", tmp_path, "--format", "json"))
+    assert (row["a"], row["a_1"], row["a_1_1"], row["d"]) == (1.5, 2, 3, 0.12345678901234568)
+    assert datetime.fromisoformat(row["t"]).timestamp() == 0
+    assert "0.12345678901234567890" in run_well("sql", sql, "--data-dir", tmp_path, "--format", "csv")

@@ -15,6 +15,7 @@ from otel_debugstore import environment_variables
 from otel_debugstore.active_session import activate_session, owns_session, program_name
 from otel_debugstore.config import Settings, parse_bytes, parse_seconds
 from otel_debugstore.errors import ConfigurationError, InvalidSessionIdError
+from otel_debugstore.recording_settings import RecordingSettings
 
 
 def test_defaults() -> None:
@@ -47,7 +48,8 @@ def test_every_variable_is_a_setting() -> None:
     """The module that makes flags of variables holds exactly those that are read, each named as it is."""
     names = {name: value for name, value in vars(environment_variables).items() if name.startswith("OTEL_")}
     assert all(name == value for name, value in names.items())
-    assert len(names) == len(dataclasses.fields(Settings)) - 1  # the map size is for code
+    settings = len(dataclasses.fields(Settings)) - 1  # the map size is for code
+    assert len(names) == settings + len(dataclasses.fields(RecordingSettings))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,7 @@ def test_a_bad_session_id_raises() -> None:
         ("OTEL_DEBUGSTORE_DURABILITY", "sometimes"),
         ("OTEL_DEBUGSTORE_SESSION", "../x"),
         ("OTEL_DEBUGSTORE_QUEUE_SIZE", "1e3"),
+        ("OTEL_DEBUGSTORE_PATH", "~nobody-of-this-name/x"),
     ],
 )
 def test_a_bad_variable_costs_one_line(variable: str, value: str, logged: list[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from faults import Workers, assert_exactly_once, names_of, problems, seal_and_merge, stored_names
 from otel_debugstore.errors import SessionNotFoundError
 from otel_debugstore_exporters import codec
-from otel_debugstore_exporters.archive import archive_session
+from otel_debugstore_exporters.archive import archive_session, unfinished_archive
 from otel_debugstore_exporters.batch import batch_from_records
 from otel_debugstore_exporters.doctor import Finding, examine, repair
 from otel_debugstore_exporters.journal import Journal
@@ -222,6 +222,17 @@ def test_leftovers_are_removed(session: SessionPaths, workers: Workers) -> None:
     assert session.segments() == [session.main_segment]
     with Journal.open(session.journal) as journal:
         assert list(journal.blobs()) == []
+
+
+def test_an_unfinished_archive_is_removed(session: SessionPaths) -> None:
+    """What an archiver left that was killed."""
+    folder = unfinished_archive(session)
+    folder.mkdir()
+    (folder / "spans.parquet").write_bytes(b"PAR1")
+    (finding,) = repair(session.base_path)
+    assert (finding.severity, finding.subject, finding.repaired) == ("note", folder.name, True)
+    assert not folder.exists()
+    assert examine(session.base_path) == []
 
 
 def test_a_damaged_archive(session: SessionPaths) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -188,6 +189,60 @@ def test_what_waits_is_bounded(
     assert "span 0" not in found
     assert len(found) + drops(tmp_path / "data")["disk"] == 50
     assert len(logged) == 1
+
+
+def test_shedding_while_another_thread_commits(
+    tmp_path: Path, spans: list[ReadableSpan], monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    """Kept + dropped = ended, also when blobs are shed while another thread takes them to a disk that refuses."""
+    monkeypatch.setattr(exporter, "MAX_PENDING_BYTES", 6000)
+    made = LmdbSpanExporter(base_path=tmp_path, session_id="s")
+    made.export(spans[:1])
+    real, refusing, stop = Journal.append, threading.Event(), threading.Event()
+
+    def append(self: Journal, blobs: Any, dropped: Any = None) -> None:
+        if refusing.is_set():
+            raise OSError("no space")
+        real(self, blobs, dropped)
+
+    def commit() -> None:
+        while not stop.is_set():
+            made.commit()
+
+    monkeypatch.setattr(Journal, "append", append)
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=commit)
+    thread.start()
+    try:
+        for number in range(4000):
+            (refusing.set if number % 50 < 45 else refusing.clear)()
+            made.add(spans[:1])
+            made.drop(("a", "b", "c")[number % 3], 1)
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(switch_interval)
+    refusing.clear()
+    made.shutdown()
+    counted = drops(tmp_path)
+    assert sum(names(tmp_path).values()) + counted.pop("disk", 0) == 4001
+    assert sum(counted.values()) == 4000
+
+
+def test_a_commit_answers_for_what_came_before_it(
+    exporters: LmdbSpanExporter, spans: list[ReadableSpan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was done although more spans came meanwhile."""
+    real = Journal.append
+
+    def append(self: Journal, blobs: Any, dropped: Any = None) -> None:
+        real(self, blobs, dropped)
+        exporters.add(spans[5:])
+
+    monkeypatch.setattr(Journal, "append", append)
+    assert exporters.export(spans[:5]) is SpanExportResult.SUCCESS
+    monkeypatch.undo()
 
 
 def test_a_slow_journal_does_not_lose_what_comes_meanwhile(

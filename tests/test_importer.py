@@ -367,3 +367,11 @@ def test_two_processes_importing_a_real_file(paths: SessionPaths) -> None:
     ):
         assert sorted([output(one), output(other)]) == [["0", "1", "True"], ["148168", "0", "True"]]
     assert len(stored(paths)) == 148_168
+
+
+def test_a_file_whose_name_is_no_text(paths: SessionPaths, tmp_path: Path) -> None:
+    """A name with bytes that are not UTF-8 is kept with escapes."""
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/not-utf-8-\xff.jsonl"))
+    file.write_bytes(lines(1))
+    assert import_files([file], paths).spans == 1
+    assert stored(paths) == ["line 1"]

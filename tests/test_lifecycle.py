@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +144,12 @@ def test_what_the_program_sees_of_itself(tmp_path: Path) -> None:
     path = program(
         tmp_path,
         """
-        import inspect
+        import inspect, pickle
         print([signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)])
         print(repr(signal.signal(signal.SIGTERM, signal.SIG_DFL)), repr(signal.getsignal(signal.SIGTERM)))
         print(inspect.signature(os._exit), os._exit.__name__, os._exit.__doc__)
         print(inspect.signature(signal.signal), inspect.signature(os.execve))
+        print([pickle.loads(pickle.dumps(it)) is it for it in (os._exit, os.execv, os.execve, signal.signal)])
         try:
             signal.signal(signal.SIGTERM, "nonsense")
         except TypeError as error:
@@ -233,3 +235,69 @@ def drops(base_path: Path) -> dict[str, int]:
     (path,) = base_path.glob("*.lmdb")
     with Journal.open(path) as journal:
         return {drop.reason: drop.count for drop in journal.drops()}
+
+
+CLOSING = {
+    "all files": """
+        time.sleep(1.6)  # the journal is open
+        os.closerange(3, 200)
+        mine = [os.open(f"mine{i}", os.O_RDWR | os.O_CREAT) for i in range(12)]
+        for descriptor in mine:
+            os.write(descriptor, b"mine")
+        end_spans("more", 700)
+        time.sleep(1.6)
+        end_spans("last", 700)
+        time.sleep(1.6)
+        os.write(200, repr([os.fstat(descriptor).st_size for descriptor in mine]).encode())
+        """,
+    "standard files": """
+        for descriptor in (0, 1, 2):
+            os.close(descriptor)
+        end_spans("first", 10)
+        time.sleep(1.6)
+        mine = os.open("mine", os.O_RDWR | os.O_CREAT)
+        for descriptor in (0, 1, 2):
+            os.dup2(mine, descriptor)
+        end_spans("more", 700)
+        time.sleep(1.6)
+        end_spans("last", 700)
+        time.sleep(1.6)
+        os.write(200, repr([os.fstat(mine).st_size]).encode())
+        """,
+}
+
+
+@pytest.mark.parametrize("closed", CLOSING)
+def test_a_program_that_closes_our_descriptors(closed: str, tmp_path: Path) -> None:
+    """Its own files, which have the numbers then, stay as they are, and every span is kept."""
+    report = tmp_path / "report"
+    path = tmp_path / "app.py"
+    path.write_text(
+        "import os, time\n"
+        "from opentelemetry import trace\n"
+        "def end_spans(name, count):\n"
+        "    for _ in range(count):\n"
+        "        trace.get_tracer('app').start_span(name).end()\n"
+        f"os.dup2(os.open({str(report)!r}, os.O_RDWR | os.O_CREAT), 200)\n"
+        "end_spans('first', 10)\n" + textwrap.dedent(CLOSING[closed])
+    )
+    assert run_instrumented(path, folder=tmp_path).returncode == 0
+    assert report.read_text() == str([4] * 12 if closed == "all files" else [0])
+    counted = Counter(span.name for span in stored_spans(tmp_path / "debug_data"))
+    assert (counted["more"], counted["last"]) == (700, 700)
+
+
+def test_a_program_that_joins_all_threads(tmp_path: Path) -> None:
+    """It meets none of ours, and ends."""
+    path = program(
+        tmp_path,
+        """
+        import threading
+        time.sleep(2.5)  # all our threads run
+        print([thread.name for thread in threading.enumerate()], threading.active_count())
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread():
+                thread.join()
+        """,
+    )
+    assert_same(run_instrumented(path, folder=tmp_path), run_python(path, folder=tmp_path))

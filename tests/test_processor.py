@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 import threading
 import time
 import tracemalloc
@@ -117,6 +118,25 @@ def test_spans_are_committed_without_a_flush(recordings: Callable[..., Recording
     while recording.sink.committed < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_program_that_stops_its_clock(recordings: Callable[..., Recording], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans are committed while time stands still, as freezegun has it, and after that."""
+    real = time.monotonic
+    for module in [module for name, module in sys.modules.items() if name.startswith(("otel_debugstore", "time"))]:
+        for name, value in list(vars(module).items()):
+            if value is real:
+                monkeypatch.setattr(module, name, lambda: 1e9)
+    recording = recordings(schedule_delay_millis=20)
+    for ended in (1, 2, 3):
+        recording.end_span()
+        for _ in range(500):
+            if recording.sink.committed == ended:
+                break
+            time.sleep(0.02)
+        assert recording.sink.committed == ended
+        if ended == 2:
+            monkeypatch.undo()
 
 
 def test_a_span_that_is_not_sampled_is_left_out() -> None:
@@ -257,6 +277,28 @@ def test_the_worker_survives_a_sink_that_raises(
     assert recording.sink.names() == {"kept": 1}
     assert recording.sink.drops == {FAILED: 1}
     assert len(logged) == 1
+
+
+def test_what_a_signal_handler_raises_reaches_the_program(recordings: Callable[..., Recording]) -> None:
+    """A time limit that strikes while a span ends is the program's own; what we raise is counted."""
+
+    class TimeIsUpError(Exception):
+        pass
+
+    def handle(*_: object) -> None:
+        raise TimeIsUpError
+
+    recording = recordings()
+    recording.processor._queue.put = lambda span: signal.raise_signal(signal.SIGALRM)  # type: ignore[method-assign]
+    previous = signal.signal(signal.SIGALRM, handle)
+    try:
+        with pytest.raises(TimeIsUpError):
+            recording.end_span()
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    recording.processor.on_end(object())  # type: ignore[arg-type]
+    recording.provider.shutdown()
+    assert recording.sink.drops == {FAILED: 1}
 
 
 def test_spans_that_end_in_signal_handlers(recordings: Callable[..., Recording]) -> None:

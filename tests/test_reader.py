@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -23,9 +24,9 @@ from otel_debugstore.errors import (
     QueryError,
     SessionNotFoundError,
 )
-from otel_debugstore_exporters import codec, schema
+from otel_debugstore_exporters import archive, codec, schema
 from otel_debugstore_exporters.archive import ArchiveError, archive_session
-from otel_debugstore_exporters.batch import SpanRecord, batch_from_records
+from otel_debugstore_exporters.batch import Event, Link, Resource, SpanRecord, batch_from_records
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.seal import merge, seal
@@ -396,6 +397,22 @@ def test_an_archive_that_can_not_be_read(base: Path, paths: SessionPaths) -> Non
         count(reader)
 
 
+def test_two_archivers_at_once(base: Path, paths: SessionPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one is refused, and takes nothing away from the first."""
+    write_sealed(base, "s", [span(1)])
+    real = archive.export_parquet
+
+    def write_and_another_tries(reader: SessionReader, folder: Path) -> None:
+        real(reader, folder)
+        with pytest.raises(ArchiveError, match="being archived already"):
+            archive_session(paths, remove=True)
+
+    monkeypatch.setattr(archive, "export_parquet", write_and_another_tries)
+    archive_session(paths, remove=True)
+    assert stored_names(paths) == {"work": 1}
+    assert [path.name for path in base.iterdir()] == ["s.archive"]
+
+
 # --- self times
 
 
@@ -590,6 +607,7 @@ _FORBIDDEN = [
     "SELECT * FROM duckdb_secrets()",
     "SELECT getenv('HOME')",
     "SELECT * FROM query('DROP VIEW spans')",
+    "WITH gone AS (DELETE FROM tail.spans RETURNING *) SELECT * FROM gone",
 ]
 
 
@@ -648,6 +666,66 @@ _KEYS = [
     ";",
     "x" * 300,
 ]
+
+
+_OTEL_TRACES = {
+    "Timestamp": "TIMESTAMP_NS",
+    "TraceId": "VARCHAR",
+    "SpanId": "VARCHAR",
+    "ParentSpanId": "VARCHAR",
+    "TraceState": "VARCHAR",
+    "SpanName": "VARCHAR",
+    "SpanKind": "VARCHAR",
+    "ServiceName": "VARCHAR",
+    "ResourceAttributes": "MAP(VARCHAR, VARCHAR)",
+    "ScopeName": "VARCHAR",
+    "ScopeVersion": "VARCHAR",
+    "SpanAttributes": "MAP(VARCHAR, VARCHAR)",
+    "Duration": "UBIGINT",
+    "StatusCode": "VARCHAR",
+    "StatusMessage": "VARCHAR",
+    "Events.Timestamp": "TIMESTAMP_NS[]",
+    "Events.Name": "VARCHAR[]",
+    "Events.Attributes": "MAP(VARCHAR, VARCHAR)[]",
+    "Links.TraceId": "VARCHAR[]",
+    "Links.SpanId": "VARCHAR[]",
+    "Links.TraceState": "VARCHAR[]",
+    "Links.Attributes": "MAP(VARCHAR, VARCHAR)[]",
+}
+"""What the Collector's ClickHouse exporter creates, in the types that DuckDB has for it, in order."""
+
+
+def test_the_collectors_columns(base: Path) -> None:
+    """Names and types in the order of its table, and attributes of any name as text; null is no text, as there."""
+    attributes: dict[str, Any] = {
+        key: f"v{number}" for number, key in enumerate([*_KEYS, "", "*", "~1", "/", "\\", '\\"'])
+    }
+    attributes |= {"whole": 1, "list": [1, "a"], "map": {"k": True}, "null": None}
+    expected = attributes | {"whole": "1", "list": '[1,"a"]', "map": '{"k":true}', "null": ""}
+    record = span(1, attributes=attributes)
+    record = replace(
+        record,
+        events=(Event(5, "e", attributes),),
+        links=(Link(b"\1" * 16, b"\2" * 8, attributes=attributes),),
+        resource=Resource(attributes),
+    )
+    write_sealed(base, "s", [record])
+    write_journal(base, "s", [record])
+    with SessionReader(base, ["s"]) as reader:
+        result = reader.query("SELECT * FROM otel_traces")
+        assert dict(zip(result.columns, result.types, strict=True)) == _OTEL_TRACES
+        assert list(result.columns) == list(_OTEL_TRACES)
+        for row in (dict(zip(result.columns, values, strict=True)) for values in result.rows):
+            assert row["SpanAttributes"] == row["ResourceAttributes"] == expected
+            assert row["Events.Attributes"] == row["Links.Attributes"] == [expected]
+
+
+def test_more_sessions_than_files_may_be_open(base: Path, workers: Workers, paths: SessionPaths) -> None:
+    """The reader raises the limit of its process as far as it takes."""
+    for number in range(20):
+        write_sealed(base, f"s{number}", [span(1)])
+        write_journal(base, f"s{number}", [span(2)])
+    assert workers.run("count_with_few_files", paths, files=30) == ["40"]
 
 
 def test_attributes_of_any_name(base: Path) -> None:

@@ -375,6 +375,33 @@ def test_covering() -> None:
     assert without_covered([*parts, whole, whole]) == [*parts[3:], whole]
 
 
+def test_a_merged_segment_counts_whatever_its_name_is(paths: SessionPaths) -> None:
+    """One that holds what two others held replaces both, though it has one source as they have."""
+
+    def segment(name: str, first: int, last: int) -> Segment:
+        return Segment(paths.base_path / name, (Source("j", first, last, span_count=last - first + 1),))
+
+    parts = [segment("a", 0, 0), segment("b", 1, 1)]
+    for merged in (segment("0", 0, 1), segment("c", 0, 1)):
+        assert without_covered([*parts, merged]) == [merged]
+        assert without_covered([merged, *parts, segment("d", 2, 2)]) == [merged, segment("d", 2, 2)]
+    assert without_covered([segment("x", 0, 1), segment("y", 0, 1)]) == [segment("x", 0, 1)]
+
+
+def test_a_killed_merger_of_further_segments(paths: SessionPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the main segment has no part in it, too: nothing is there twice, then or after the next merge."""
+    sealed(paths, 0, 1, 2)
+    sealed(paths, 3)
+    sealed(paths, 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "remove_segment", lambda path: None)  # it died before
+        (merged,) = merge(paths, at_least=2, main_spans=6)
+    assert merged.path != paths.main_segment
+    assert is_once(paths, range(5))
+    merge(paths, at_least=2)
+    assert is_once(paths, range(5))
+
+
 def _aged(paths: SessionPaths, seconds: float) -> None:
     """Make what the session has look as if it was written so long ago."""
     then = time.time() - seconds

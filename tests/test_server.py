@@ -412,6 +412,23 @@ def test_ctrl_c_ends_it_cleanly(process: tuple[subprocess.Popen[str], str], tmp_
     assert names_in(tmp_path) == ["a"]
 
 
+def test_ctrl_c_with_a_slow_client(process: tuple[subprocess.Popen[str], str], tmp_path: Path) -> None:
+    """A request that does not come to its end is answered with 503 after the grace period; no traceback."""
+    running, url = process
+    head = (
+        b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    )
+    with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)) as client:
+        client.sendall(head)
+        assert httpx.post(url, content=message("a"), headers=PROTOBUF).status_code == 200
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+        assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert (out, running.returncode) == ("ended\n", 0)
+    assert "Traceback" not in err
+    assert names_in(tmp_path) == ["a"]
+
+
 def test_what_was_acknowledged_survives_a_kill(process: tuple[subprocess.Popen[str], str], tmp_path: Path) -> None:
     """Whatever was answered with 200 before `kill -9` is in the journal exactly once."""
     running, url = process

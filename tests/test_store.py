@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -73,7 +75,7 @@ def test_a_record_comes_back_as_it_was_written(paths: SessionPaths) -> None:
             variant = row.pop("variant_id")
             assert variant == row.pop("code_hash")
             assert len(variant) == 16
-            assert row.pop("timestamp") == pytest.approx(1_700_000_000.25 - 1.5005)
+            assert row.pop("timestamp") == pytest.approx(1_700_000_000.25, abs=1e-6)
             assert row == {
                 "id": identifier,
                 "context_type": "tool",
@@ -91,6 +93,19 @@ def test_a_record_comes_back_as_it_was_written(paths: SessionPaths) -> None:
                 "code_snapshot": "def f(): ...",
             }
             store.sync_to_duckdb()
+
+
+def test_a_variant_with_code(paths: SessionPaths) -> None:
+    """The hash is the code's, also where the variant has a name of its own."""
+    with opened(paths) as store:
+        store.write_record("tool", "a", "x", code_snapshot="def f(): ...")
+        store.write_record("tool", "b", "x", code_snapshot="def f(): ...", variant_id="v2")
+        store.write_record("tool", "c", "x", variant_id="v3")
+        rows = store.query_analytics("SELECT code_hash, variant_id FROM records ORDER BY context_id")
+        (first, second, third) = [(row["code_hash"], row["variant_id"]) for row in rows]
+        assert first == (first[1], first[1])
+        assert second == (first[0], "v2")
+        assert third == ("v3", "v3")
 
 
 def test_questions(paths: SessionPaths) -> None:
@@ -186,6 +201,53 @@ def test_closing(paths: SessionPaths) -> None:
         store.write_record("tool", "a", "late")
     assert not paths.is_live()
     assert problems(paths) == []
+
+
+def test_questions_to_a_closed_store(paths: SessionPaths) -> None:
+    """They are refused, and open nothing."""
+    store = opened(paths)
+    store.write_record("tool", "a", "x")
+    store.close()
+    questions = (store.sync_to_duckdb, store.get_performance_summary, store.get_error_records, store.get_stats)
+    for question in (*questions, store.get_slow_operations, lambda: store.query_analytics("SELECT 1")):
+        with pytest.raises(JournalError, match="store of session 's' is closed"):
+            question()
+    assert store._reader is None
+
+
+def test_a_program_that_does_not_close_its_store(paths: SessionPaths) -> None:
+    """What it wrote last is kept when the interpreter ends."""
+    program = (
+        "import sys\n"
+        "from otel_debugstore import DebugStore\n"
+        "store = DebugStore('s', base_path=sys.argv[1])\n"
+        "store.write_record('tool', 'a', 'last')\n"
+        "sys.exit(3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, paths.base_path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+    assert stored_names(paths) == {"last": 1}
+
+
+def test_a_session_that_is_recorded_too(paths: SessionPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is elected to seal it keeps the lock while it waits for spans; nobody waits for that."""
+    monkeypatch.setattr("otel_debugstore_exporters.store._SEALING_SECONDS", 3600.0)
+    with opened(paths) as store:
+        store.write_record("tool", "a", "x")
+        with paths.lock("seal") as mine:
+            assert mine
+            assert store.sync_to_duckdb() == 0
+        assert store.sync_to_duckdb() == 1
+
+
+def test_what_several_processes_dropped(paths: SessionPaths, workers: Workers) -> None:
+    """It is added up."""
+    workers.run("use_journal", paths)
+    with opened(paths) as store, Journal.open(paths.journal) as journal:
+        journal.append([], {"queue_full": 4, "disk": 1})
+        assert store.get_stats()["dropped"] == {"queue_full": 5, "disk": 1}
 
 
 def test_two_stores_of_one_session(paths: SessionPaths) -> None:

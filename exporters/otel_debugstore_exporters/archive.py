@@ -6,8 +6,12 @@ are JSON text there (VARIANT in Parquet is slow to read). A reader takes an arch
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import shutil
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Final
@@ -18,7 +22,7 @@ from otel_debugstore.errors import DebugStoreError
 from otel_debugstore_exporters import schema
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.journal_file import DATA_FILE
-from otel_debugstore_exporters.reader import SessionReader
+from otel_debugstore_exporters.reader import SessionReader, load_archived
 from otel_debugstore_exporters.segment import Source, connect, first_line, quoted, remove_segment, sync_path
 from otel_debugstore_exporters.session import SessionPaths
 
@@ -46,36 +50,84 @@ def archive_session(paths: SessionPaths, *, remove: bool = False) -> Path:
     """
     paths.require()
     if paths.archive.exists():
-        raise ArchiveError(f"{paths.archive} exists already; move it away to archive the session again.")
+        raise _exists(paths)
     if remove and paths.is_live():
         raise ArchiveError(
             f"Session {paths.session_id} is being recorded; stop its program, or archive without removing."
         )
-    temporary = paths.archive.with_name(f".{paths.archive.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        with SessionReader(paths.base_path, [paths.session_id]) as reader:
-            reader.refresh()
-            export_parquet(reader, temporary)
-            _write_sources(reader, paths.session_id, temporary)
-            expected = reader.connection.execute("SELECT count(*) FROM spans").fetchall()[0][0]
-            archived = [segment.path for segment in reader.segments()]
-            held = reader.sources()
-        _check(temporary, expected)
-        for path in (*temporary.iterdir(), temporary):
-            sync_path(path)
-        temporary.rename(paths.archive)
-        sync_path(paths.base_path)
+        with _unfinished(paths) as temporary:
+            with SessionReader(paths.base_path, [paths.session_id]) as reader:
+                reader.refresh()
+                export_parquet(reader, temporary)
+                _write_sources(reader, paths.session_id, temporary)
+                expected = reader.connection.execute("SELECT count(*) FROM spans").fetchall()[0][0]
+                archived = [segment.path for segment in reader.segments()]
+                held = reader.sources()
+            _check(temporary, expected)
+            for path in (*temporary.iterdir(), temporary):
+                sync_path(path)
+            temporary.rename(paths.archive)
+            sync_path(paths.base_path)
     except (duckdb.Error, OSError) as error:
         raise ArchiveError(
             f"Session {paths.session_id} can't be archived ({first_line(error)}); free space or check access."
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     if remove:
         _remove(paths, archived, held)
     return paths.archive
+
+
+def unfinished_archive(paths: SessionPaths) -> Path:
+    """Return the folder in which an archive is written before it gets its name."""
+    return paths.archive.with_name(f".{paths.archive.name}.tmp")
+
+
+def remove_unfinished(paths: SessionPaths) -> None:
+    """Remove what an archiver left that died.
+
+    Raises:
+        ArchiveError: It lives, or has just finished.
+    """
+    with _unfinished(paths):
+        pass
+
+
+@contextlib.contextmanager
+def _unfinished(paths: SessionPaths) -> Iterator[Path]:
+    """Hold the folder in which the archive is written, empty: one process does. Remove it if it is still there."""
+    folder = unfinished_archive(paths)
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ArchiveError(
+                f"Session {paths.session_id} is being archived already; wait until it is done."
+            ) from error
+        try:
+            if not _is_at(folder, descriptor) or paths.archive.exists():  # its holder has just finished
+                raise _exists(paths)
+            for left in folder.iterdir():
+                left.unlink()
+            yield folder
+        finally:
+            if _is_at(folder, descriptor):
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _exists(paths: SessionPaths) -> ArchiveError:
+    return ArchiveError(f"{paths.archive} exists already; move it away to archive the session again.")
 
 
 def _remove(paths: SessionPaths, archived: Sequence[Path], held: Sequence[Source]) -> None:
@@ -114,12 +166,9 @@ def _write_sources(reader: SessionReader, session_id: str, folder: Path) -> None
 def export_parquet(reader: SessionReader, folder: Path) -> None:
     """Write every table of the reader's view as Parquet into `folder`."""
     for table in ARCHIVED_TABLES:
-        columns = schema.TABLES[table]
-        selected = ", ".join(
-            f"{name}::JSON::VARCHAR AS {name}" if kind == "VARIANT" else name for name, kind in columns.items()
-        )
+        selected = _archived_columns(table)
         if table == "spans":
-            source = reader.spans_sql(tuple(columns))
+            source = reader.spans_sql(tuple(schema.TABLES[table]))
         elif table == "traces":
             source = "SELECT * FROM traces"
         else:
@@ -130,6 +179,45 @@ def export_parquet(reader: SessionReader, folder: Path) -> None:
             f"COPY (SELECT {distinct} {selected} FROM ({source}) {order}) "
             f"TO {quoted(folder / f'{table}.parquet')} ({_WRITTEN_AS})"
         )
+
+
+@contextlib.contextmanager
+def load_archive(connection: duckdb.DuckDBPyConnection, archive: Path) -> Iterator[str]:
+    """Load an archive into a database in memory, and yield its name.
+
+    Raises:
+        CorruptDataError: It can't be read.
+    """
+    name = f"archive_{uuid.uuid4().hex[:16]}"
+    connection.execute(f"ATTACH ':memory:' AS {name}")
+    try:
+        schema.create_tables(connection, name)
+        for table in ARCHIVED_TABLES:
+            load_archived(connection, archive, table, name)
+        yield name
+    finally:
+        with contextlib.suppress(duckdb.Error):
+            connection.execute(f"DETACH {name}")
+
+
+def write_tables(connection: duckdb.DuckDBPyConnection, database: str, archive: Path) -> None:
+    """Replace the files of an archive by the tables of a database, each by one rename, `spans` after what it names."""
+    for table in sorted(ARCHIVED_TABLES, key=lambda table: table in ("spans", "traces", "rollup")):
+        order = " ORDER BY start_ns" if table in ("spans", "traces") else ""
+        path = archive / f"{table}.parquet"
+        temporary = archive / f".{table}.parquet.tmp"
+        connection.execute(
+            f"COPY (SELECT {_archived_columns(table)} FROM {database}.{table}{order}) "
+            f"TO {quoted(temporary)} ({_WRITTEN_AS})"
+        )
+        sync_path(temporary)
+        temporary.replace(path)
+    sync_path(archive)
+
+
+def _archived_columns(table: str) -> str:
+    columns = schema.TABLES[table].items()
+    return ", ".join(f"{name}::JSON::VARCHAR AS {name}" if kind == "VARIANT" else name for name, kind in columns)
 
 
 _DISTINCT: Final = {

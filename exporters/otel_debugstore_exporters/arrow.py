@@ -20,6 +20,7 @@ import nanoarrow as na  # type: ignore[import-untyped]
 
 from otel_debugstore import attributes as names
 from otel_debugstore_exporters import codec
+from otel_debugstore_exporters.arrow_columns import StagedRows
 from otel_debugstore_exporters.batch import (
     UNKNOWN_TIME,
     Attributes,
@@ -28,6 +29,7 @@ from otel_debugstore_exporters.batch import (
     SpanBatch,
     batch_from_records,
 )
+from otel_debugstore_exporters.side_tables import SideTables
 
 MISSING: Final = -(2**63)
 _EXACT_TYPES: Final = frozenset((str, int, bool, type(None), float))
@@ -36,7 +38,6 @@ _json = _JSON.encode
 _ANY_DIGIT: Final = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER: Final = b"0" * 19
 
-_TEXT_FROM_ATTRIBUTE: Final = {"layer": names.LAYER, "variant": names.VARIANT}
 _NUMBER_FROM_ATTRIBUTE: Final = {
     "thread_id": names.THREAD_ID,
     "cpu_ns": names.CPU_TIME_NS,
@@ -46,7 +47,7 @@ _NUMBER_FROM_ATTRIBUTE: Final = {
     "io_write_bytes": names.IO_WRITE_BYTES,
 }
 _EXTRACTED: Final = frozenset(
-    (*_TEXT_FROM_ATTRIBUTE.values(), *_NUMBER_FROM_ATTRIBUTE.values(), names.COMPONENT, names.ERROR_TYPE)
+    (names.LAYER, names.VARIANT, *_NUMBER_FROM_ATTRIBUTE.values(), names.COMPONENT, names.ERROR_TYPE)
 )
 
 _TEXT: Final = (
@@ -83,29 +84,18 @@ _INTEGERS: Final = (
 )
 
 
-class StagedSpans:
-    """An Arrow table of spans that DuckDB can scan (by the Arrow PyCapsule interface), any number of times."""
-
-    def __init__(self, array: Any) -> None:
-        self._array = array
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self._array.__arrow_c_stream__(requested_schema)
-
-
 class Stager:
-    """Collects batches as columns, and gives them out as one `StagedSpans`.
+    """Collects batches as columns, and gives their spans out as one Arrow table.
 
-    Also collects the distinct resources and scopes, by the 64-bit hash that identifies them in the tables.
+    Also collects the distinct resources and scopes, by the 64-bit hash that identifies them in the tables,
+    and in `beside` what batches carry beside spans.
     """
 
     def __init__(self, session: str) -> None:
         self._session = session.encode()
         self.resources: dict[str, Resource] = {}
         self.scopes: dict[str, Scope] = {}
+        self.beside = SideTables(session)
         self._clear()
 
     def __len__(self) -> int:
@@ -113,11 +103,14 @@ class Stager:
 
     @property
     def characters(self) -> int:
-        """The length of the staged attributes, as JSON: most of what staged spans take of memory."""
-        return self._texts["attributes"].size
+        """The length of the staged attributes, as JSON, and of payloads: most of what is staged of memory."""
+        return self._texts["attributes"].size + self.beside.size_bytes
 
     def add(self, batch: SpanBatch) -> None:
-        """Append the spans of a batch."""
+        """Append the spans of a batch, and what it carries beside them."""
+        self.beside.add(batch)
+        if not len(batch):
+            return
         count, numbers, texts = len(batch), self._numbers, self._texts
         inexact: dict[int, None] = {}
         texts["trace_id"].add_fixed(batch.trace_ids.hex().encode(), count)
@@ -137,11 +130,11 @@ class Stager:
         self._add_sparse("trace_state", batch.trace_states, count, inexact)
         self._add_events_and_links(batch, inexact)
         self._add_extracted(batch, row_names, inexact)
-        self._weights += _weights(batch.trace_states, count)
+        self._weights += _weights(batch)
         self._add_exact(batch, inexact)
 
-    def take(self) -> StagedSpans:
-        """Return everything added since the last call."""
+    def take(self) -> StagedRows:
+        """Return all spans added since the last call."""
         children = [self._texts[name].array() for name in _TEXT]
         children += [_array(na.int64(), self._numbers[name]) for name in _INTEGERS]
         children.append(_array(na.float64(), self._weights))
@@ -150,7 +143,7 @@ class Stager:
         types = [na.string()] * len(_TEXT) + [na.int64()] * len(_INTEGERS)
         types += [na.float64(), na.binary()]
         schema = na.struct(dict(zip(fields, types, strict=True)))
-        staged = StagedSpans(na.Array(na.c_array_from_buffers(schema, len(self), [None], children=children)))
+        staged = StagedRows(na.Array(na.c_array_from_buffers(schema, len(self), [None], children=children)))
         self._clear()
         return staged
 
@@ -216,8 +209,10 @@ class Stager:
         count, attributes = len(batch), batch.attributes
         present = set().union(*attributes) & _EXTRACTED
         missing = array("q", [MISSING]) * count
-        for column, key in _TEXT_FROM_ATTRIBUTE.items():
-            self._add_sparse(column, _texts_of(attributes, key) if key in present else {}, count, inexact)
+        layers = _texts_of(attributes, names.LAYER) if names.LAYER in present else {}
+        self._add_sparse("layer", {**batch.layers, **layers} if batch.layers else layers, count, inexact)
+        variants = _texts_of(attributes, names.VARIANT) if names.VARIANT in present else {}
+        self._add_sparse("variant", variants, count, inexact)
         for column, key in _NUMBER_FROM_ATTRIBUTE.items():
             self._numbers[column] += (
                 array("q", [_number(a.get(key)) for a in attributes]) if key in present else missing
@@ -450,10 +445,11 @@ def _jsonable(value: Any) -> Any:
     return value if isinstance(value, (int, bytes, type(None))) else str(value)
 
 
-def _weights(trace_states: dict[int, str], count: int) -> array[float]:
-    weights = array("d", [1.0]) * count
-    for row, state in trace_states.items():
-        weights[row] = sample_weight(state)
+def _weights(batch: SpanBatch) -> array[float]:
+    weights = array("d", [1.0]) * len(batch)
+    for row, state in batch.trace_states.items():
+        if batch.attributes[row].get(names.LATE) is not True:
+            weights[row] = sample_weight(state)
     return weights
 
 
@@ -461,7 +457,8 @@ def sample_weight(trace_state: str) -> float:
     """Return how many spans one with this trace state stands for: 1/p of its sampling probability p.
 
     p = 1 - T / 2**56 with T the rejection threshold `ot=th:` (hexadecimal, trailing zeros left out), as
-    OpenTelemetry's "TraceState: Probability Sampling" defines it. Without one the answer is 1.
+    OpenTelemetry's "TraceState: Probability Sampling" defines it. Without one the answer is 1. (A span that
+    was recorded because of how it ended, `debugstore.late`, stands for itself alone, whatever this says.)
     """
     for member in trace_state.split(","):
         key, _, value = member.strip().partition("=")

@@ -7,6 +7,8 @@ one row of a batch, for code that wants to look at single spans.
 Numbers are OTLP's: kind 0 unspecified, 1 internal, 2 server, 3 client, 4 producer, 5 consumer;
 status 0 unset, 1 ok, 2 error; flags are OTLP's span flags (W3C trace flags in the low byte,
 0x100 "remoteness known", 0x200 "parent is remote"). Times are nanoseconds since 1970-01-01 UTC.
+
+A batch also carries what goes into the store beside spans (`otel_debugstore.outbox`); one may hold no spans at all.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
+
+from otel_debugstore.outbox import CallCount, Code, Payload
 
 UNKNOWN_TIME: Final = -(2**63)
 """What stands in `start_ns` or `end_ns` for a time that is not known."""
@@ -108,7 +112,8 @@ class SpanBatch:
     Fixed-width columns are packed (`trace_ids` 16 bytes a span, `span_ids` and `parent_ids` 8, zeros
     for a root); names, resources and scopes are dictionary-encoded (`*_index` points into the list).
     What most spans lack is sparse: a dict from row to value. `pid` is that of the process that
-    recorded the batch, None where it is not known.
+    recorded the batch, None where it is not known. `layers` holds what `layer_mapping` made of the
+    attributes of spans that name no layer themselves. `payloads`, `code` and `counts` belong to no row.
     """
 
     trace_ids: bytes = b""
@@ -131,10 +136,19 @@ class SpanBatch:
     events: dict[int, Sequence[Event]] = field(default_factory=dict)
     links: dict[int, Sequence[Link]] = field(default_factory=dict)
     dropped: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    layers: dict[int, str] = field(default_factory=dict)
+    payloads: list[Payload] = field(default_factory=list)
+    code: list[Code] = field(default_factory=list)
+    counts: list[CallCount] = field(default_factory=list)
     pid: int | None = None
 
     def __len__(self) -> int:
         return len(self.attributes)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it, neither spans nor anything beside them."""
+        return not (self.attributes or self.payloads or self.code or self.counts)
 
     def record(self, row: int) -> SpanRecord:
         """Return the span at `row`."""

@@ -3,7 +3,8 @@
 A blob is a header (`HEADER`) and one zstd frame that holds one msgpack map: a key a column of
 `SpanBatch`. Fixed-width columns are little-endian binary. Integers beyond 64 bits are msgpack
 extension 1 (decimal text); strings may hold lone surrogates. Later versions may add keys, which
-readers ignore; a change that readers can't ignore raises `BLOB_VERSION`.
+readers ignore; a change that readers can't ignore raises `BLOB_VERSION`. A blob may hold no spans,
+only what goes into the store beside them; its times are then those of the counts in it, or when it was written.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgpack
 import zstandard
 
 from otel_debugstore.errors import CorruptDataError, FormatVersionError
+from otel_debugstore.outbox import CallCount, Code, Payload
 from otel_debugstore_exporters.batch import Event, Link, Resource, Scope, SpanBatch
 
 BLOB_VERSION: Final = 1
@@ -48,7 +50,7 @@ def encode(batch: SpanBatch, written_ns: int) -> bytes:
     """Return the batch as one blob.
 
     Args:
-        batch: At least one span.
+        batch: Spans, what belongs beside them, or both.
         written_ns: The time of writing, nanoseconds since 1970.
     """
     header = HEADER.pack(
@@ -56,8 +58,7 @@ def encode(batch: SpanBatch, written_ns: int) -> bytes:
         HEADER.size,
         len(batch),
         batch.pid or 0,
-        min(batch.start_ns),
-        max(batch.end_ns),
+        *_times(batch, written_ns),
         written_ns,
     )
     columns = _columns(batch)
@@ -158,6 +159,14 @@ def _read_extension(code: int, data: bytes) -> Any:
     return msgpack.ExtType(code, data)
 
 
+def _times(batch: SpanBatch, written_ns: int) -> tuple[int, int]:
+    """The first start and the last end."""
+    if len(batch):
+        return min(batch.start_ns), max(batch.end_ns)
+    starts, ends = [count.start_ns for count in batch.counts], [count.end_ns for count in batch.counts]
+    return min(starts, default=written_ns), max(ends, default=written_ns)
+
+
 def _columns(batch: SpanBatch) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "trace_ids": batch.trace_ids,
@@ -176,11 +185,24 @@ def _columns(batch: SpanBatch) -> dict[str, Any]:
         "scope_index": batch.scope_index.tobytes(),
         "attributes": batch.attributes,
     }
-    for name in ("status_messages", "trace_states", "events", "links", "dropped"):
-        sparse = getattr(batch, name)
-        if sparse:
-            columns[name] = sparse
+    for name in _OPTIONAL:
+        if value := getattr(batch, name):
+            columns[name] = value
     return columns
+
+
+_OPTIONAL: Final = (
+    "status_messages",
+    "trace_states",
+    "events",
+    "links",
+    "dropped",
+    "layers",
+    "payloads",
+    "code",
+    "counts",
+)
+"""What most batches lack, and blobs of older versions too."""
 
 
 def _batch(columns: dict[str, Any], pid: int | None) -> SpanBatch:
@@ -205,6 +227,10 @@ def _batch(columns: dict[str, Any], pid: int | None) -> SpanBatch:
         events={row: list(map(_event, events)) for row, events in columns.get("events", {}).items()},
         links={row: [Link(*e) for e in links] for row, links in columns.get("links", {}).items()},
         dropped={row: tuple(counts) for row, counts in columns.get("dropped", {}).items()},
+        layers=columns.get("layers", {}),
+        payloads=[Payload(*fields) for fields in columns.get("payloads", ())],
+        code=[Code(*fields) for fields in columns.get("code", ())],
+        counts=[CallCount(*fields) for fields in columns.get("counts", ())],
         pid=pid,
     )
     count = len(batch.attributes)

@@ -18,6 +18,7 @@ import duckdb
 
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
 from otel_debugstore_exporters import codec, schema
+from otel_debugstore_exporters.archive import remove_unfinished, unfinished_archive
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.journal_file import damage, is_begun
 from otel_debugstore_exporters.reader import open_to_read
@@ -44,7 +45,9 @@ DROP_REASONS: Final = {
     "failed": "queueing them raised, which is a defect of otel-debugstore: please report it",
     "disk": "the journal could not be written: free space, or check access",
     "corrupt": "their blob in the journal was damaged when it was sealed",
+    "payload": "arguments and results came faster than they were written: OTEL_DEBUGSTORE_CAPTURE keeps fewer",
 }
+_PAYLOAD: Final = "payload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,13 @@ def _examine_leftovers(paths: SessionPaths, segments: list[Segment]) -> Iterator
             "`debugstore doctor --repair` removes it",
         )
         yield _Repairable(_note(paths, path.name, what, remedy), lambda path=path: remove_segment(path))  # type: ignore[misc]
+    unfinished = unfinished_archive(paths)
+    if unfinished.exists():
+        what, remedy = (
+            "an archive that is being written, or whose writer died",
+            "`debugstore doctor --repair` removes it",
+        )
+        yield _Repairable(_note(paths, unfinished.name, what, remedy), lambda: remove_unfinished(paths))
     kept = {segment.path for segment in without_covered(segments)}
     for segment in segments:
         if segment.path not in kept:
@@ -192,9 +202,8 @@ def _examine_journal(paths: SessionPaths, segments: list[Segment]) -> Iterator[_
         yield from _examine_blobs(paths, journal, segments)
         for drop in journal.drops():
             why = DROP_REASONS.get(drop.reason, "see docs/losses.md")
-            yield _Repairable(
-                _note(paths, f"process {drop.pid}", f"{drop.count} spans were dropped ({drop.reason})", why)
-            )
+            lost = "payloads were left out" if drop.reason == _PAYLOAD else f"spans were dropped ({drop.reason})"
+            yield _Repairable(_note(paths, f"process {drop.pid}", f"{drop.count} {lost}", why))
 
 
 def _examine_blobs(paths: SessionPaths, journal: Journal, segments: list[Segment]) -> Iterator[_Repairable]:

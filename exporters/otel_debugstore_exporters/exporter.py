@@ -5,6 +5,10 @@ the journal. Blobs that the disk refuses are kept in memory, up to 16 MiB, and t
 commit; beyond that the oldest are dropped and counted ("disk"). Spans that can't be encoded are dropped
 one by one and counted ("unencodable"). Counts are written to the journal with the next commit that
 succeeds. Trouble is logged, one line for each kind, and never raised.
+What goes into the store beside spans (`outbox`) goes the same way: payloads and code never later than the
+spans that name them, counts of calls with the commit, and never dropped. Payloads for which there is no room,
+in the outbox or here, are counted ("payload"). Secrets are masked, in the thread that writes, before anything
+is encoded.
 Capacity: one transaction a commit, however many batches were added.
 Threads: safe; an export that can't have the lock within 100 ms leaves its blobs to whoever has it.
 Fork: a child starts without the parent's blobs and counts, and with its own handle on the journal.
@@ -12,32 +16,47 @@ Fork: a child starts without the parent's blobs and counts, and with its own han
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_debugstore.active_session import activate_session
+from otel_debugstore.clock import Clock
 from otel_debugstore.config import Settings
 from otel_debugstore.fork import reset_after_fork
 from otel_debugstore.log import warn_once
+from otel_debugstore.outbox import OUTBOX
+from otel_debugstore_exporters.batch import SpanBatch
+from otel_debugstore_exporters.beside import WaitingCounts, batches_of, take_beside
 from otel_debugstore_exporters.codec import encode
+from otel_debugstore_exporters.ingestion import ingested
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.readable import batch_from_readable
 from otel_debugstore_exporters.session import SessionPaths
 
 DISK: Final = "disk"
 UNENCODABLE: Final = "unencodable"
+PAYLOAD: Final = "payload"
 MAX_PENDING_BYTES: Final = 16 << 20
 
 _REOPEN_SECONDS: Final = 5.0
 _SYNC_SECONDS: Final = 5.0
 _LOCK_SECONDS: Final = 0.1
+
+
+class _Blob(NamedTuple):
+    """An encoded batch, and what is lost with it."""
+
+    data: bytes
+    span_count: int = 0
+    payload_count: int = 0
 
 
 class LmdbSpanExporter(SpanExporter):
@@ -58,13 +77,17 @@ class LmdbSpanExporter(SpanExporter):
         self._is_unsynced = False
         self.after_fork_in_child()
         reset_after_fork(self)
+        OUTBOX.open()
 
     def after_fork_in_child(self) -> None:
         """Start over with nothing pending; the session stays."""
         self._lock = threading.Lock()  # guards the journal and what is taken off `_pending`
-        self._pending: deque[tuple[bytes, int]] = deque()  # (blob, spans in it), oldest first
-        self._pending_bytes = 0
-        self._drops: Counter[str] = Counter()
+        self._pending: deque[_Blob] = deque()  # oldest first
+        self._counts = WaitingCounts()
+        self._added_bytes = 0  # changed by who adds: what was ever added, less what was shed
+        self._written_bytes = 0  # changed under the lock
+        self._drops: Counter[str] = Counter()  # all ever; changed by who adds or counts
+        self._written_drops: Counter[str] = Counter()  # changed under the lock
 
     def activate(self, service_name: str = "") -> SessionPaths:
         """Settle the session of this exporter, tell it to child processes, and return its paths.
@@ -87,21 +110,20 @@ class LmdbSpanExporter(SpanExporter):
             return
         if self._paths is None:
             self.activate(_service_name(spans[0]))
+        self._add_beside()
         try:
-            blob = _blob(spans)
+            blob = _Blob(_encoded_spans(spans), span_count=len(spans))
         except Exception as error:  # noqa: BLE001  # whatever a value's own methods may raise
             self._add_one_by_one(spans, error)
         else:
-            self._pending.append((blob, len(spans)))
-            self._pending_bytes += len(blob)
-            self._shed()
+            self._add_blob(blob)
 
     def drop(self, reason: str, count: int) -> None:
         """Count spans that were lost; the next commit writes the count."""
         self._drops[reason] += count
 
     def commit(self) -> bool:
-        """Write what is pending in one transaction; return whether nothing is pending any more."""
+        """Write what is pending now in one transaction; return whether that was done."""
         return self._commit(_LOCK_SECONDS)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
@@ -133,7 +155,30 @@ class LmdbSpanExporter(SpanExporter):
         for span in spans:
             self.add((span,))
 
+    def _add_beside(self) -> None:
+        """Encode what waits in the outbox."""
+        taken = take_beside()
+        if taken is None:
+            return
+        if taken.counts:
+            self._counts.add(taken.counts)
+        if taken.left_out:
+            self._drops[PAYLOAD] += taken.left_out
+        for batch in batches_of(taken.payloads, taken.code, os.getpid()):
+            try:
+                self._add_blob(_Blob(_encoded(batch), payload_count=len(batch.payloads)))
+            except Exception as error:  # noqa: BLE001
+                self._drops[PAYLOAD] += len(batch.payloads)
+                warn_once(PAYLOAD, f"A payload can't be encoded ({_describe(error)}); such ones are counted.")
+
+    def _add_blob(self, blob: _Blob) -> None:
+        size = len(blob.data)
+        self._added_bytes += size  # no call between load and store, where threads may switch
+        self._pending.append(blob)
+        self._shed()
+
     def _commit(self, seconds: float) -> bool:
+        self._add_beside()
         if self._is_settled():
             return True
         if not self._lock.acquire(timeout=seconds):
@@ -142,18 +187,19 @@ class LmdbSpanExporter(SpanExporter):
             self._write(self._opened())
         except Exception as error:  # noqa: BLE001  # disk, journal or LMDB; the program must not notice
             self._report(error)
+            return False
         finally:
             self._lock.release()
-        return not self._pending
+        return True
 
     def _is_settled(self) -> bool:
-        is_synced = not self._is_unsynced or time.monotonic() < self._next_sync
-        return not self._pending and not any(self._drops.values()) and is_synced
+        is_synced = not self._is_unsynced or Clock.monotonic() < self._next_sync
+        return not self._pending and not self._counts and dict(self._drops) == dict(self._written_drops) and is_synced
 
     def _opened(self) -> Journal:
         """Return the journal, opened if need be. One that can't be opened is tried every five seconds."""
         if self._journal is None:
-            now = time.monotonic()
+            now = Clock.monotonic()
             if now < self._next_open:
                 raise _NotYetError
             self._next_open = now + _REOPEN_SECONDS
@@ -164,31 +210,50 @@ class LmdbSpanExporter(SpanExporter):
         return self._journal
 
     def _write(self, journal: Journal) -> None:
-        taken = [self._pending.popleft() for _ in range(len(self._pending))]
-        drops = {reason: count for reason, count in self._drops.items() if count}
+        counted = Counter(dict(self._drops))  # `dict` copies at once, whatever other threads count
+        drops = counted - self._written_drops
+        taken = self._take()
+        counts = self._counts.pending()
         try:
-            if taken or drops:
-                journal.append([blob for blob, _ in taken], drops)
+            blobs = [blob.data for blob in taken]
+            if counts:
+                blobs.append(_encoded(SpanBatch(counts=counts, pid=os.getpid())))
+            if blobs or drops:
+                journal.append(blobs, drops)
         except BaseException:
             self._pending.extendleft(reversed(taken))
             raise
         self._is_unsynced = self.settings.durability == "interval"
-        self._pending_bytes -= sum(len(blob) for blob, _ in taken)
-        self._drops.subtract(drops)
-        if self._is_unsynced and time.monotonic() >= self._next_sync:
+        self._counts.forget()
+        self._written_bytes += sum([len(blob.data) for blob in taken])
+        self._written_drops = counted
+        if self._is_unsynced and Clock.monotonic() >= self._next_sync:
             self._sync(journal)
+
+    def _take(self) -> list[_Blob]:
+        """Take what is pending now; its oldest may be shed at the same time."""
+        taken = []
+        with contextlib.suppress(IndexError):
+            for _ in range(len(self._pending)):
+                taken.append(self._pending.popleft())
+        return taken
 
     def _sync(self, journal: Journal) -> None:
         journal.sync()
         self._is_unsynced = False
-        self._next_sync = time.monotonic() + _SYNC_SECONDS
+        self._next_sync = Clock.monotonic() + _SYNC_SECONDS
 
     def _shed(self) -> None:
         """Drop the oldest pending blobs beyond the bound, except for those that are being written."""
-        while self._pending_bytes > MAX_PENDING_BYTES and len(self._pending) > 1:
-            blob, span_count = self._pending.popleft()
-            self._pending_bytes -= len(blob)
-            self._drops[DISK] += span_count
+        while self._added_bytes - self._written_bytes > MAX_PENDING_BYTES and len(self._pending) > 1:
+            try:
+                blob = self._pending.popleft()
+            except IndexError:  # just taken to be written
+                return
+            size = len(blob.data)
+            self._added_bytes -= size
+            self._drops[DISK] += blob.span_count
+            self._drops[PAYLOAD] += blob.payload_count
 
     def _report(self, error: Exception) -> None:
         if not isinstance(error, _NotYetError):
@@ -202,8 +267,12 @@ class _NotYetError(Exception):
     """The journal could not be opened a moment ago."""
 
 
-def _blob(spans: Sequence[ReadableSpan]) -> bytes:
-    return encode(batch_from_readable(spans, os.getpid()), time.time_ns())
+def _encoded_spans(spans: Sequence[ReadableSpan]) -> bytes:
+    return _encoded(batch_from_readable(spans, os.getpid()))
+
+
+def _encoded(batch: SpanBatch) -> bytes:
+    return encode(ingested(batch), time.time_ns())
 
 
 def _service_name(span: ReadableSpan) -> str:

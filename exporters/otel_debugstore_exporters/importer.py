@@ -30,6 +30,7 @@ import duckdb
 from otel_debugstore.errors import DebugStoreError, MalformedInputError
 from otel_debugstore_exporters.batch import SpanBatch
 from otel_debugstore_exporters.formats import check_format, decode, open_input
+from otel_debugstore_exporters.layer_mapping import assign_layers
 from otel_debugstore_exporters.segment import SegmentWriter, Source, first_line, imported_sha256s
 from otel_debugstore_exporters.session import SessionPaths
 
@@ -209,7 +210,7 @@ def _import(
             with _written(paths), SegmentWriter(paths, compact=True) as writer:
                 raw.seek(0)
                 for batch in _batches(raw, format, report, _Meter(progress, raw, before.st_size)):
-                    writer.add(batch)
+                    writer.add(assign_layers(batch))
                 if file.path is not None and _changed(before, os.fstat(raw.fileno())):
                     report.error = "it changed while it was read; import it when it is complete"
                     report.spans = 0
@@ -221,6 +222,7 @@ def _import(
 
 def _source(file: _Input, report: FileReport) -> Source:
     name = file.path.name if file.path else file.name
+    name = name.encode("utf-8", "backslashreplace").decode()  # a name on disk need not be text
     return Source(uuid.uuid4().hex, sha256=report.sha256, name=name, span_count=report.spans)
 
 

@@ -24,8 +24,9 @@ from otel_debugstore.active_session import owns_session, program_name
 from otel_debugstore.attributes import SERVICE_NAME
 from otel_debugstore.config import Settings
 from otel_debugstore.errors import ConfigurationError
+from otel_debugstore.instrumentors.parent_context import adopt_parent
 from otel_debugstore.lifecycle import flush_at_end
-from otel_debugstore.log import warn_once
+from otel_debugstore.log import quiet_opentelemetry, warn_once
 from otel_debugstore.processor import BoundedSpanProcessor
 from otel_debugstore_exporters.exporter import LmdbSpanExporter
 from otel_debugstore_exporters.session import SessionPaths
@@ -37,11 +38,13 @@ _RETIRE_SECONDS: Final = 1.0
 def pre_instrument() -> None:
     """Replace the stock processor of our exporter in the global provider. Idempotent, never raises."""
     try:
+        quiet_opentelemetry()
         if not isinstance(trace.get_tracer_provider(), TracerProvider):
             _configure_sdk()
         provider = trace.get_tracer_provider()
         if isinstance(provider, TracerProvider):
             _take_over(provider)
+            adopt_parent()
     except Exception as error:  # noqa: BLE001  # it would stop every instrumentor
         warn_once(
             "instrument",
@@ -72,6 +75,7 @@ def configure(
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         provider = _new_provider()
+    adopt_parent()
     for exporter in _exporters(provider):
         _refuse_another(exporter.activate(_service_name(provider)), session_id, chosen.base_path if base_path else None)
         _take_over(provider)
@@ -163,6 +167,17 @@ def _retire(processor: Any) -> None:
         worker._shutdown = True
         worker._worker_awaken.set()
         worker._worker_thread.join(_RETIRE_SECONDS)
+
+
+def exporter_of(provider: TracerProvider) -> LmdbSpanExporter:
+    """Return the exporter by which a provider records into a session.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    for exporter in _exporters(provider):
+        return exporter
+    raise ConfigurationError("The tracer provider of this process records into no session: call configure() first.")
 
 
 def _exporters(provider: TracerProvider) -> Iterator[LmdbSpanExporter]:

@@ -23,7 +23,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -33,6 +33,7 @@ import lmdb
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
 from otel_debugstore.fork import keep_for_ever
 from otel_debugstore_exporters import codec
+from otel_debugstore_exporters.descriptors import OpenFiles, identity, no_standard_descriptors
 from otel_debugstore_exporters.journal_file import (
     DATA_FILE,
     MAX_READERS,
@@ -41,7 +42,7 @@ from otel_debugstore_exporters.journal_file import (
     forget_unfinished,
     refuse_damaged,
 )
-from otel_debugstore_exporters.session import hold_live
+from otel_debugstore_exporters.session import HeldLock, hold_live
 
 Durability = Literal["sync", "interval"]
 
@@ -51,6 +52,10 @@ _MIN_MAP_SIZE: Final = 1 << 20
 _LIMITED_SHARE: Final = 16
 """Where the address space is limited (RLIMIT_AS), the map begins with at most this fraction of it."""
 _DATABASES: Final = (b"meta", b"batches", b"drops")
+_SPANS_A_BLOB: Final = 15
+"""What a blob weighs at least: a reader of 8,192 blobs in a journal begins 0.2 s later."""
+BYTES_A_SPAN: Final = 1_024
+"""So much that is stored, payloads above all, weighs as much as a span when it is decided what to seal."""
 _SEQUENCE: Final = struct.Struct(">Q")
 _DROP: Final = struct.Struct("<QQQ")
 _FORK_WAIT_SECONDS: Final = 2.0
@@ -87,6 +92,11 @@ class JournalStats:
     used_bytes: int
     file_bytes: int
     map_size: int
+
+    @property
+    def weight(self) -> int:
+        """How much there is to seal, in spans: blobs that hold few or none, and payloads, count as some."""
+        return max(self.span_count, _SPANS_A_BLOB * self.blob_count, self.used_bytes // BYTES_A_SPAN)
 
 
 class Journal:
@@ -205,6 +215,22 @@ class Journal:
                 found.append(Drop(int(pid), reason, *_DROP.unpack(value)))
         return found
 
+    def adopt_drops(self, drops: Iterable[Drop]) -> None:
+        """Take the counts of another journal, whose place this one takes.
+
+        Raises:
+            JournalWriteError: The disk refused.
+        """
+        environment = self._open()
+
+        def put(txn: lmdb.Transaction) -> None:
+            for drop in drops:
+                key = f"{drop.pid}:{drop.first_ns}:{drop.reason}".encode()[:500]
+                txn.put(key, _DROP.pack(drop.count, drop.first_ns, drop.last_ns), db=environment.drops)
+
+        with environment.lock:
+            environment.write(put)
+
     def sync(self) -> None:
         """Make everything appended so far durable (needed with durability `interval` only).
 
@@ -258,7 +284,8 @@ class _Environment:
         self._readonly = readonly
         self._is_connected = False
         self._has_databases = False
-        self._live: int | None = None
+        self._live: HeldLock | None = None
+        self._files = OpenFiles()
         self._pid = os.getpid()
         self.connect()
 
@@ -272,13 +299,15 @@ class _Environment:
                 allocate_lock_file(self.path)
                 forget_unfinished(self.path)
             refuse_damaged(self.path)
-            self.lmdb = self._open_environment()
+            with no_standard_descriptors():
+                self.lmdb = self._open_environment()
+            self._files = OpenFiles(self.path.glob("*.mdb"))
         self._is_connected = True
         try:
             with _translated(self.path):
                 info = self.lmdb.info()
                 check_length(self.path, info["last_pgno"] + 1, self.lmdb.stat()["psize"])
-                self._file = _identity(self._data_file.stat())
+                self._file = identity(self._data_file.stat())
             self._open_databases()
         except BaseException:
             self.disconnect()
@@ -288,11 +317,12 @@ class _Environment:
         """Let go of the file, and of the `live` lock."""
         live, self._live = self._live, None
         if live is not None:
-            os.close(live)
+            live.release()
         self._has_databases = False
         if self._is_connected:
             self._is_connected = False
-            self.lmdb.close()
+            with self._files.closing():
+                self.lmdb.close()
 
     def abandon(self) -> None:
         """Leave the file open for good: closing it would wait for the thread of the parent that uses it."""
@@ -307,8 +337,9 @@ class _Environment:
                     self.connect()
 
     def is_in_place(self) -> bool:
+        """Whether the open file is still the one at the path, and still open."""
         try:
-            return _identity(self._data_file.stat()) == self._file
+            return self._files.are_intact() and identity(self._data_file.stat()) == self._file
         except FileNotFoundError:
             return False
 
@@ -317,7 +348,7 @@ class _Environment:
         if self._readonly:
             return
         with _translated(self.path):
-            while self._live is None or not self.is_in_place():
+            while self._live is None or not self._live.is_held() or not self.is_in_place():
                 if not self.is_in_place():
                     self.connect()
                 self._live = hold_live(self.path)
@@ -470,10 +501,6 @@ class _Environment:
             txn.put(key, _DROP.pack(before + count, first, now), db=self.drops)
 
 
-def _identity(stat: os.stat_result) -> tuple[int, int]:
-    return stat.st_dev, stat.st_ino
-
-
 def _not_ours(path: Path) -> CorruptDataError:
     return CorruptDataError(f"{path} is not a journal of otel-debugstore; choose another session.")
 
@@ -511,6 +538,7 @@ def _span_count(blob: bytes | memoryview) -> int:
 
 _environments: dict[Path, _Environment] = {}
 _registry_lock = threading.RLock()  # guards _environments and the counts of users
+_registry_held_for_fork = False
 
 
 def _acquire(path: Path, map_size: int, durability: Durability, readonly: bool) -> _Environment:
@@ -536,7 +564,8 @@ def _release(environment: _Environment) -> None:
 
 
 def _before_fork() -> None:
-    _registry_lock.acquire()
+    global _registry_held_for_fork
+    _registry_held_for_fork = _registry_lock.acquire(timeout=_FORK_WAIT_SECONDS)
     for environment in _environments.values():
         environment.held_for_fork = environment.lock.acquire(timeout=_FORK_WAIT_SECONDS)
 
@@ -545,7 +574,8 @@ def _after_fork_in_parent() -> None:
     for environment in _environments.values():
         if environment.held_for_fork:
             environment.lock.release()
-    _registry_lock.release()
+    if _registry_held_for_fork:
+        _registry_lock.release()
 
 
 def _after_fork_in_child() -> None:

@@ -20,6 +20,7 @@ _CHECKED_BYTES: Final = 1 << 30
 _ATTEMPTS: Final = 5
 _LOCK_FILE: Final = "lock.mdb"
 _MAGIC: Final = (0xBEEFC0DE).to_bytes(4, sys.byteorder)
+_PAGE_NUMBER_PLACE: Final = slice(0, 8)  # of the first page: 0
 _MAGIC_PLACE: Final = slice(16, 20)
 _TRANSACTION_PLACE: Final = slice(144, 152)
 _LEAK: Final = "a leak"
@@ -53,7 +54,7 @@ def _is_unfinished(data: Path) -> bool:
     """Whether it ends within the two pages that LMDB begins with, before anything was committed."""
     with data.open("rb") as file:
         head = file.read(2 * mmap.PAGESIZE)
-    is_lmdb = head[_MAGIC_PLACE].startswith(_MAGIC[: len(head[_MAGIC_PLACE])])
+    is_lmdb = not any(head[_PAGE_NUMBER_PLACE]) and head[_MAGIC_PLACE].startswith(_MAGIC[: len(head[_MAGIC_PLACE])])
     return 0 < len(head) < 2 * mmap.PAGESIZE and is_lmdb and not any(head[_TRANSACTION_PLACE])
 
 

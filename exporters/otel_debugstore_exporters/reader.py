@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ import duckdb
 
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, QueryError
 from otel_debugstore_exporters import codec, schema, views
-from otel_debugstore_exporters.arrow import Stager, resource_row, scope_row
+from otel_debugstore_exporters.arrow import Stager
 from otel_debugstore_exporters.batch import SpanRecord
 from otel_debugstore_exporters.journal import Drop, Journal
 from otel_debugstore_exporters.journal_file import is_begun
@@ -35,6 +36,8 @@ from otel_debugstore_exporters.segment import (
     Source,
     connect,
     first_line,
+    insert_shared,
+    insert_staged,
     join_ranges,
     quoted,
     read_sources,
@@ -42,9 +45,14 @@ from otel_debugstore_exporters.segment import (
     without_covered,
 )
 from otel_debugstore_exporters.session import SessionPaths, list_sessions
+from otel_debugstore_exporters.side_tables import BY_CONTENT
 
 _TAIL: Final = "tail"
 _STAGED_SPANS: Final = 65_536
+_STAGED_CHARACTERS: Final = 128 << 20
+_FILES_A_SESSION: Final = 3
+"""Open at once: two of the journal, one of a segment; a further segment takes one more."""
+_OTHER_FILES: Final = 256
 _ANALYZE: Final = re.compile(r"\banaly[sz]e\b", re.IGNORECASE)
 _EXPLAIN_ANALYZE: Final = re.compile(r"\s*explain\s+analy[sz]e\s+(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -56,7 +64,9 @@ class _Session:
     next_after: int = -1
     tail_sequences: list[int] = field(default_factory=list)
     tail_spans: int = 0
-    listing: tuple[tuple[str, int], ...] | None = None
+    tail_keys: set[str] = field(default_factory=set)
+    """Digests and variants in the tail's blobs."""
+    listing: tuple[tuple[str, int, int], ...] | None = None
     attached: dict[str, Segment] = field(default_factory=dict)
 
     def sources(self) -> list[Source]:
@@ -150,6 +160,7 @@ class SessionReader:
             for session_id in list_sessions(self._base_path):
                 if session_id not in self._sessions:
                     self._sessions[session_id] = _Session(SessionPaths(self._base_path, session_id))
+        self._allow_files(0)
         with _translated(self._base_path):
             while True:
                 for session in self._sessions.values():
@@ -195,6 +206,7 @@ class SessionReader:
         timer = threading.Timer(timeout_seconds, self._connection.interrupt)
         timer.daemon = True
         timer.start()
+        self._connection.execute("BEGIN TRANSACTION READ ONLY")  # a SELECT can delete, by a common table expression
         try:
             return self._run(sql, (), limit)
         except duckdb.InterruptException as error:
@@ -203,6 +215,7 @@ class SessionReader:
             ) from error
         finally:
             timer.cancel()
+            self._connection.execute("ROLLBACK")
 
     def spans_sql(
         self,
@@ -288,7 +301,7 @@ class SessionReader:
             if not session.is_sealed(sequence):
                 with contextlib.suppress(CorruptDataError):  # doctor names it; the others still count
                     stager.add(codec.decode(blob))
-            if len(stager) >= _STAGED_SPANS:
+            if len(stager) >= _STAGED_SPANS or stager.characters >= _STAGED_CHARACTERS:
                 self._take(session, stager, sequences)
                 sequences = []
         self._take(session, stager, sequences)
@@ -310,38 +323,31 @@ class SessionReader:
         """Add staged blobs to the tail, all of them or none."""
         if not sequences:
             return
-        count = len(stager)
-        if count:
+        count, keys = len(stager), stager.beside.keys
+        if count or stager.beside:
             self._connection.begin()
             try:
-                self._insert(stager)
+                insert_staged(self._connection, _TAIL, stager)
+                insert_shared(self._connection, _TAIL, stager)
             except BaseException:
                 self._connection.rollback()
                 raise
             self._connection.commit()
         session.tail_sequences += [sequence for sequence in sequences if not session.is_sealed(sequence)]
         session.tail_spans += count
+        session.tail_keys |= keys
         session.next_after = sequences[-1]
         self._is_stale = True
 
-    def _insert(self, stager: Stager) -> None:
-        self._connection.register("staged", stager.take())
-        try:
-            self._connection.execute(schema.insert_spans(_TAIL, "staged"))
-        finally:
-            self._connection.unregister("staged")
-        for table, rows in (
-            ("resources", [resource_row(*item) for item in stager.resources.items()]),
-            ("scopes", [scope_row(*item) for item in stager.scopes.items()]),
-        ):
-            for row in rows:
-                values = ", ".join(
-                    "?::JSON::VARIANT" if kind == "VARIANT" else "?" for kind in schema.TABLES[table].values()
-                )
-                self._connection.execute(f"INSERT INTO {_TAIL}.{table} VALUES ({values})", row)
-
     def _forget_tail(self, session: _Session) -> None:
-        self._connection.execute(f"DELETE FROM {_TAIL}.spans WHERE session = ?", [session.paths.session_id])
+        for table in ("spans", "counters"):
+            self._connection.execute(f"DELETE FROM {_TAIL}.{table} WHERE session = ?", [session.paths.session_id])
+        keys, session.tail_keys = session.tail_keys, set()
+        keys -= set[str]().union(*(other.tail_keys for other in self._sessions.values()))
+        for table, key in BY_CONTENT.items() if keys else ():
+            self._connection.execute(
+                f"DELETE FROM {_TAIL}.{table} WHERE {key} IN (SELECT unnest(?::VARCHAR[]))", [list(keys)]
+            )
         session.next_after = -1
         session.tail_sequences.clear()
         session.tail_spans = 0
@@ -361,7 +367,9 @@ class SessionReader:
     def _attach_listed(self, session: _Session) -> None:
         for name in list(session.attached):
             self._detach(session, name)
-        for path in session.paths.segments():
+        found = session.paths.segments()
+        self._allow_files(len(found))
+        for path in found:
             name = self._new_name("segment")
             with reading(path):
                 self._connection.execute(f"ATTACH {quoted(path)} AS {name} (READ_ONLY)")
@@ -373,6 +381,18 @@ class SessionReader:
         for name, segment in list(session.attached.items()):
             if segment not in kept:
                 self._detach(session, name)
+
+    def _allow_files(self, more: int) -> None:
+        """Let this process open as many files as it takes; 1,024, a usual limit, is too few for 350 sessions."""
+        attached = sum(len(session.attached) for session in self._sessions.values())
+        need = _OTHER_FILES + _FILES_A_SESSION * len(self._sessions) + attached + more
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY or need <= soft:
+            return
+        with contextlib.suppress(ValueError, OSError):  # then opening says what failed
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (need if hard == resource.RLIM_INFINITY else min(need, hard), hard)
+            )
 
     def _detach(self, session: _Session, name: str) -> None:
         self._connection.execute(f"DETACH {name}")
@@ -390,31 +410,14 @@ class SessionReader:
         self._connection.execute(f"ATTACH ':memory:' AS {name}")
         session.attached[name] = Segment(archive, ())
         schema.create_tables(self._connection, name)
-        self._load_archived(archive, "segment", name)
+        load_archived(self._connection, archive, "segment", name)
         session.attached[name] = read_sources(self._connection, name, archive)
         if there.sources and session.attached[name].covered_by(there):
             self._detach(session, name)
             return
         for table in schema.TABLES:
             if table != "segment":
-                self._load_archived(archive, table, name)
-
-    def _load_archived(self, archive: Path, table: str, database: str) -> None:
-        path = archive / f"{table}.parquet"
-        columns = ", ".join(
-            f"{column}::JSON::VARIANT" if kind == "VARIANT" else f"{column}::{kind}"
-            for column, kind in schema.TABLES[table].items()
-        )
-        try:
-            self._connection.execute(
-                f"INSERT INTO {database}.{table} SELECT {columns} FROM read_parquet({quoted(path)})"
-            )
-        except duckdb.Error as error:
-            if not archive.is_dir():
-                raise FileNotFoundError(archive) from error
-            raise CorruptDataError(
-                f"The archive {path} can't be read ({first_line(error)}); restore it from a copy."
-            ) from error
+                load_archived(self._connection, archive, table, name)
 
     def _create_views(self) -> None:
         sealed = [name for session in self._sessions.values() for name in session.attached]
@@ -452,6 +455,28 @@ class SessionReader:
         )
         numbers = self._connection.execute(f"SELECT DISTINCT part FROM {views.SELF_OVERRIDES}").fetchall()
         self.corrected = [self.parts[number] for (number,) in numbers]
+
+
+def load_archived(connection: duckdb.DuckDBPyConnection, archive: Path, table: str, database: str) -> None:
+    """Put a table of an archive into a database.
+
+    Raises:
+        FileNotFoundError: The archive was removed.
+        CorruptDataError: The file can't be read.
+    """
+    path = archive / f"{table}.parquet"
+    columns = ", ".join(
+        f"{column}::JSON::VARIANT" if kind == "VARIANT" else f"{column}::{kind}"
+        for column, kind in schema.TABLES[table].items()
+    )
+    try:
+        connection.execute(f"INSERT INTO {database}.{table} SELECT {columns} FROM read_parquet({quoted(path)})")
+    except duckdb.Error as error:
+        if not archive.is_dir():
+            raise FileNotFoundError(archive) from error
+        raise CorruptDataError(
+            f"The archive {path} can't be read ({first_line(error)}); restore it from a copy."
+        ) from error
 
 
 def open_to_read(path: Path) -> Journal:

@@ -226,13 +226,16 @@ class _Receiver:
         """Read the body; of one too large about as much again, so that the client reads the answer."""
         limit = self._limits.body_bytes
         chunks, size = [], 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > 2 * limit:
-                break
-            if size <= limit:
-                reservation.add(len(chunk))
-                chunks.append(chunk)
+        try:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > 2 * limit:
+                    break
+                if size <= limit:
+                    reservation.add(len(chunk))
+                    chunks.append(chunk)
+        except asyncio.CancelledError as error:  # the server ends, and the client is too slow for it
+            raise _RefusalError(_UNAVAILABLE, "The receiver is stopping; try again.") from error
         if size > limit:
             raise _RefusalError(_TOO_LARGE, f"The request has more than {limit} bytes.")
         return b"".join(chunks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import duckdb
@@ -77,6 +77,16 @@ class SharedRows:
             ):
                 scope = Scope(name, version, url, attributes or {}, dropped)
                 self._scopes[number] = Scope(*codec.unpack_value(exact)) if exact else scope
+
+    @property
+    def resources(self) -> Mapping[str, Resource]:
+        """The resources by their ids."""
+        return self._resources
+
+    @property
+    def scopes(self) -> Mapping[str, Scope]:
+        """The scopes by their ids."""
+        return self._scopes
 
     def record(self, row: Sequence[Any]) -> SpanRecord:
         """Return the span of a row of `ROW_COLUMNS`."""

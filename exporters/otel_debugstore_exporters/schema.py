@@ -117,6 +117,8 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "call_count": "BIGINT",
         "error_count": "BIGINT",
         "duration_ns": "BIGINT",
+        "recorded_count": "BIGINT",
+        "recording_ns": "BIGINT",
     },
     "rollup": {
         "start_s": "BIGINT",
@@ -141,6 +143,10 @@ TABLES: Final[dict[str, dict[str, str]]] = {
 }
 """Tables by name, columns by name. `segment` has a row a source: which part of which journal, or which
 imported file, the segment holds."""
+
+
+COUNTER_SUMS: Final = ("call_count", "error_count", "duration_ns", "recorded_count", "recording_ns")
+"""The columns of `counters` that are added up."""
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection, database: str) -> None:

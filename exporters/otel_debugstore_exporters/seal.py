@@ -21,7 +21,8 @@ import duckdb
 
 from otel_debugstore.errors import CorruptDataError, FormatVersionError
 from otel_debugstore_exporters import codec
-from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.batch import SpanBatch
+from otel_debugstore_exporters.journal import BYTES_A_SPAN, Journal
 from otel_debugstore_exporters.journal_file import DATA_FILE
 from otel_debugstore_exporters.segment import (
     WRITING_MEMORY,
@@ -49,6 +50,7 @@ def seal(
     *,
     segment_spans: int = SEGMENT_SPANS,
     connection: duckdb.DuckDBPyConnection | None = None,
+    change: Callable[[SpanBatch], SpanBatch] | None = None,
 ) -> list[Segment]:
     """Move everything the journal holds now into segments, and return these. Hold the `seal` lock.
 
@@ -57,6 +59,7 @@ def seal(
         journal: Its journal.
         segment_spans: How many spans a segment takes at most (a blob of 512 more).
         connection: The DuckDB to use; its own by default.
+        change: What to do to each batch on its way.
 
     Raises:
         FormatVersionError: A newer version wrote a blob; it and what follows stays in the journal.
@@ -70,11 +73,15 @@ def seal(
             remove_segment(path)
         forget_covered(journal, current_segments(con, paths))
         last = journal.stats().next_seq - 1  # what comes meanwhile is left: writers may be faster
-        while segment := seal_once(paths, journal, segment_spans, con):
+        while segment := seal_once(paths, journal, segment_spans, con, _never, change):
             made.append(segment)
             if segment.sources[0].last_seq >= last:
                 break
     return made
+
+
+def _never() -> bool:
+    return False
 
 
 def seal_once(
@@ -82,9 +89,12 @@ def seal_once(
     journal: Journal,
     segment_spans: int,
     connection: duckdb.DuckDBPyConnection,
-    is_cancelled: Callable[[], bool] = lambda: False,
+    is_cancelled: Callable[[], bool] = _never,
+    change: Callable[[SpanBatch], SpanBatch] | None = None,
 ) -> Segment | None:
     """Move up to `segment_spans` spans from the head of the journal into one segment; None if it is empty.
+
+    Fewer spans make a segment where payloads go with them: it takes at most 1 KiB of blobs a span.
 
     Gives up, and leaves everything as it was, when `is_cancelled` says so (it is asked once a blob).
 
@@ -92,7 +102,7 @@ def seal_once(
         FormatVersionError: A newer version wrote the blob at the head.
     """
     first = last = -1
-    corrupt = 0
+    corrupt = taken_bytes = 0
     with SegmentWriter(paths, connection=connection) as writer:
         for sequence, blob in journal.blobs():
             if is_cancelled():
@@ -106,9 +116,10 @@ def seal_once(
                     raise
                 break
             else:
-                writer.add(batch)
+                writer.add(change(batch) if change else batch)
             first, last = (sequence if first < 0 else first), sequence
-            if writer.span_count >= segment_spans:
+            taken_bytes += len(blob)
+            if writer.span_count >= segment_spans or taken_bytes >= segment_spans * BYTES_A_SPAN:
                 break
         if first < 0:
             return None
@@ -207,7 +218,7 @@ def seal_if_idle(paths: SessionPaths, *, max_spans: int | None = None) -> bool:
         if not mine:
             return False
         with Journal.open(paths.journal) as journal:
-            if journal.stats().span_count > (max_spans or sys.maxsize):
+            if journal.stats().weight > (max_spans or sys.maxsize):
                 return False
             seal(paths, journal, connection=connection)
         segments = current_segments(connection, paths)

@@ -11,7 +11,7 @@ import contextlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +22,9 @@ import duckdb
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
 from otel_debugstore_exporters import schema
 from otel_debugstore_exporters.arrow import Stager, resource_row, scope_row
-from otel_debugstore_exporters.batch import SpanBatch
+from otel_debugstore_exporters.batch import Resource, Scope, SpanBatch
 from otel_debugstore_exporters.session import SessionPaths
+from otel_debugstore_exporters.side_tables import BY_CONTENT, sum_counters
 from otel_debugstore_exporters.split import slice_batch
 
 ROW_GROUP_SIZE: Final = 12_288
@@ -156,7 +157,7 @@ class SegmentWriter:
         remove_segment(self._temporary)
 
     def add(self, batch: SpanBatch) -> None:
-        """Take the spans of a batch."""
+        """Take the spans of a batch, and what it carries beside them."""
         self._added += len(batch)
         # DuckDB writes a row group at once only if one insert fills it; else it waits in memory for the checkpoint.
         room = ROW_GROUP_SIZE - len(self._stager)
@@ -165,7 +166,7 @@ class SegmentWriter:
             self._flush()
             batch = slice_batch(batch, room, len(batch))
             room = ROW_GROUP_SIZE
-        if len(batch):
+        if not batch.is_empty:
             self._stager.add(batch)
         if self._stager.characters >= _STAGE_CHARACTERS:
             self._flush()
@@ -177,14 +178,43 @@ class SegmentWriter:
     def add_segment(self, segment: Segment) -> None:
         """Take everything that another segment holds."""
         with attached(self._connection, segment.path) as other:
-            for table in ("spans", "counters"):
-                self._connection.execute(f"INSERT INTO {self._database}.{table} SELECT * FROM {other}.{table}")
-            for table, key in (("resources", "resource_id"), ("scopes", "scope_id"), *_BY_CONTENT):
-                self._connection.execute(
-                    f"INSERT INTO {self._database}.{table} SELECT * FROM {other}.{table} "
-                    f"WHERE {key} NOT IN (SELECT {key} FROM {self._database}.{table})"
-                )
+            self.add_tables(other)
+        self.add_sources_of(segment)
+
+    def add_tables(self, database: str, where: Mapping[str, str] | None = None) -> None:
+        """Take what the tables of an attached database hold.
+
+        Args:
+            database: Its name.
+            where: By table, which rows.
+        """
+        conditions = where or {}
+        for table in ("spans", "counters"):
+            self._connection.execute(
+                f"INSERT INTO {self._database}.{table} SELECT * FROM {database}.{table} "
+                f"WHERE {conditions.get(table, 'true')}"
+            )
+        for table, key in (("resources", "resource_id"), ("scopes", "scope_id"), *BY_CONTENT.items()):
+            self._connection.execute(
+                f"INSERT INTO {self._database}.{table} SELECT * FROM {database}.{table} "
+                f"WHERE {key} NOT IN (SELECT {key} FROM {self._database}.{table}) AND {conditions.get(table, 'true')}"
+            )
+
+    def add_sources_of(self, segment: Segment) -> None:
+        """Say that all of a segment was taken."""
         self._merged.append(segment)
+
+    def add_shared(self, resources: Mapping[str, Resource], scopes: Mapping[str, Scope]) -> None:
+        """Take resources and scopes under the ids that spans of `add_tables` know them by."""
+        self._stager.resources.update(resources)
+        self._stager.scopes.update(scopes)
+
+    def rename_counted(self, components: Mapping[str, str]) -> None:
+        """Give components other names in the counters that were taken."""
+        for old, new in components.items():
+            self._connection.execute(
+                f"UPDATE {self._database}.counters SET component = ? WHERE component = ?", [new, old]
+            )
 
     def publish(self, path: Path | None = None) -> Segment:
         """Finish the segment and give it its name, atomically and durably.
@@ -193,10 +223,8 @@ class SegmentWriter:
             path: A name to take, replacing what has it; by default the session's main segment if there is none
                 yet, else a further one.
         """
-        self._flush()
-        self._write_shared()
+        self.complete_tables()
         sources = self._write_sources()
-        schema.derive(self._connection, self._database)
         if self._compact:
             self._write_compactly()
         else:
@@ -205,6 +233,14 @@ class SegmentWriter:
         self._attached = False
         sync_path(self._temporary)
         return Segment(self._name(path), sources)
+
+    def complete_tables(self) -> str:
+        """Bring everything that was taken into the tables, derived ones too, and return their database's name."""
+        self._flush()
+        insert_shared(self._connection, self._database, self._stager)
+        sum_counters(self._connection, self._database)
+        schema.derive(self._connection, self._database)
+        return self._database
 
     def _create(self, path: Path | str, database: str, row_group_size: int | None = None) -> None:
         options = f"BLOCK_SIZE {_BLOCK_SIZE}" + (f", ROW_GROUP_SIZE {row_group_size}" if row_group_size else "")
@@ -222,28 +258,7 @@ class SegmentWriter:
         self._connection.execute(f"DETACH {compact}")
 
     def _flush(self) -> None:
-        if not len(self._stager):
-            return
-        name = f"staged_{self._segment_id}"
-        self._connection.register(name, self._stager.take())
-        try:
-            self._connection.execute(schema.insert_spans(self._database, name))
-        finally:
-            self._connection.unregister(name)
-
-    def _write_shared(self) -> None:
-        for table, key, rows in (
-            ("resources", "resource_id", [resource_row(*item) for item in self._stager.resources.items()]),
-            ("scopes", "scope_id", [scope_row(*item) for item in self._stager.scopes.items()]),
-        ):
-            columns = schema.TABLES[table]
-            values = ", ".join("?::JSON::VARIANT" if kind == "VARIANT" else "?" for kind in columns.values())
-            for row in rows:
-                self._connection.execute(
-                    f"INSERT INTO {self._database}.{table} SELECT {values} "
-                    f"WHERE NOT EXISTS (FROM {self._database}.{table} WHERE {key} = {quoted(row[0])})",
-                    row,
-                )
+        insert_staged(self._connection, self._database, self._stager)
 
     def _write_sources(self) -> tuple[Source, ...]:
         sources = join_ranges([source for segment in self._merged for source in segment.sources] + self._sources)
@@ -266,7 +281,32 @@ class SegmentWriter:
         return path
 
 
-_BY_CONTENT: Final = (("payloads", "digest"), ("code", "variant"))
+def insert_staged(connection: duckdb.DuckDBPyConnection, database: str, stager: Stager) -> None:
+    """Put what a stager collected since the last time into the tables of a database, but for what spans share."""
+    if len(stager):
+        connection.register("staged", stager.take())
+        try:
+            connection.execute(schema.insert_spans(database, "staged"))
+        finally:
+            connection.unregister("staged")
+    if stager.beside:
+        stager.beside.insert(connection, database)
+
+
+def insert_shared(connection: duckdb.DuckDBPyConnection, database: str, stager: Stager) -> None:
+    """Put the resources and scopes of all that a stager collected into the tables of a database, once each."""
+    for table, key, rows in (
+        ("resources", "resource_id", [resource_row(*item) for item in stager.resources.items()]),
+        ("scopes", "scope_id", [scope_row(*item) for item in stager.scopes.items()]),
+    ):
+        columns = schema.TABLES[table]
+        values = ", ".join("?::JSON::VARIANT" if kind == "VARIANT" else "?" for kind in columns.values())
+        for row in rows:
+            connection.execute(
+                f"INSERT INTO {database}.{table} SELECT {values} "
+                f"WHERE NOT EXISTS (FROM {database}.{table} WHERE {key} = {quoted(row[0])})",
+                row,
+            )
 
 
 @contextlib.contextmanager
@@ -368,10 +408,16 @@ def all_segments(connection: duckdb.DuckDBPyConnection, paths: SessionPaths) -> 
 
 def without_covered(segments: Iterable[Segment]) -> list[Segment]:
     """Return the segments of which no other holds everything; of equal ones the first."""
-    kept: list[Segment] = []
-    for segment in sorted(segments, key=lambda s: -len(s.sources)):
-        if not any(segment.covered_by(other) for other in kept):
-            kept.append(segment)
+    found = list(segments)
+    kept = [
+        segment
+        for number, segment in enumerate(found)
+        if not any(
+            segment.covered_by(other) and (index < number or not other.covered_by(segment))
+            for index, other in enumerate(found)
+            if index != number
+        )
+    ]
     return sorted(kept, key=lambda s: s.path.name)
 
 

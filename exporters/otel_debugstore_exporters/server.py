@@ -14,6 +14,7 @@ from typing import Final
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.batch import SpanBatch
+from otel_debugstore_exporters.ingestion import ingested
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.receiver import Limits, is_loopback, make_app
 from otel_debugstore_exporters.session import SessionPaths
@@ -33,7 +34,7 @@ class JournalWriter:
 
     def write(self, batches: Sequence[SpanBatch]) -> None:
         now = time.time_ns()
-        self._journal.append([codec.encode(part, now) for batch in batches for part in split_batch(batch)])
+        self._journal.append([codec.encode(ingested(part), now) for batch in batches for part in split_batch(batch)])
 
 
 def serve(

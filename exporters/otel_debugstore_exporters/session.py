@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from otel_debugstore.errors import SessionNotFoundError
+from otel_debugstore.errors import InvalidSessionIdError, SessionNotFoundError
 from otel_debugstore.session_id import check_session_id
+from otel_debugstore_exporters.descriptors import file_behind, no_standard_descriptors
 
 DEFAULT_BASE_PATH: Final = "debug_data"
 LIVE_LOCK: Final = "live.lock"
@@ -93,12 +94,13 @@ class SessionPaths:
         with self.lock("live") as nobody_else:
             yield nobody_else
 
-    def listing(self) -> tuple[tuple[str, int], ...]:
-        """Return names and file numbers of segments and archive: what changes when one of them does."""
-        found: list[tuple[str, int]] = []
+    def listing(self) -> tuple[tuple[str, int, int], ...]:
+        """Return names, file numbers and times of segments and archive: what changes when one of them does."""
+        found: list[tuple[str, int, int]] = []
         for path in (*self.segments(), self.archive):
             with contextlib.suppress(FileNotFoundError):
-                found.append((path.name, path.stat().st_ino))
+                stat = path.stat()
+                found.append((path.name, stat.st_ino, stat.st_ctime_ns))
         return tuple(found)
 
     def exists(self) -> bool:
@@ -128,27 +130,61 @@ class SessionPaths:
 
         The kernel releases it when its holder dies.
         """
-        self.journal.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.journal / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        held = self.hold(name, timeout_seconds)
         try:
-            yield _flock(descriptor, time.monotonic() + timeout_seconds)
+            yield held is not None
         finally:
-            os.close(descriptor)
+            if held is not None:
+                held.release()
+
+    def hold(self, name: str, timeout_seconds: float = 0.0) -> HeldLock | None:
+        """Take the session's lock `name` until it is released; None if another process keeps it."""
+        held = _open_lock(self.journal, name)
+        try:
+            if _flock(held.descriptor, time.monotonic() + timeout_seconds):
+                return held
+        except BaseException:
+            held.release()
+            raise
+        held.release()
+        return None
 
 
-def hold_live(journal: Path) -> int:
-    """Mark a session as being recorded into, until the descriptor that is returned is closed.
+class HeldLock:
+    """A lock of a session, held by an open file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._file = file_behind(descriptor)
+
+    def is_held(self) -> bool:
+        """Return whether it is; a program that closes all descriptors lets go of ours, too."""
+        return file_behind(self.descriptor) == self._file
+
+    def release(self) -> None:
+        """Let go of it, unless the program has a file of its own under the number now."""
+        if self.is_held():
+            os.close(self.descriptor)
+
+
+def hold_live(journal: Path) -> HeldLock:
+    """Mark a session as being recorded into, until the lock that is returned is released.
 
     Waits while somebody removes the journal.
     """
-    journal.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(journal / LIVE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    held = _open_lock(journal, "live")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        fcntl.flock(held.descriptor, fcntl.LOCK_SH)
     except BaseException:
-        os.close(descriptor)
+        held.release()
         raise
-    return descriptor
+    return held
+
+
+def _open_lock(journal: Path, name: str) -> HeldLock:
+    journal.mkdir(parents=True, exist_ok=True)
+    with no_standard_descriptors():
+        return HeldLock(os.open(journal / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def list_sessions(base_path: Path) -> list[str]:
@@ -166,7 +202,8 @@ def _session_of(name: str) -> str | None:
     for suffix in (JOURNAL_SUFFIX, SEGMENT_SUFFIX, ARCHIVE_SUFFIX):
         if name.endswith(suffix) and not name.startswith("."):
             session_id = name[: -len(suffix)].split("+", 1)[0]
-            return session_id or None
+            with contextlib.suppress(InvalidSessionIdError):  # a file of somebody else
+                return check_session_id(session_id) if session_id else None
     return None
 
 

@@ -19,7 +19,7 @@ def split_batch(batch: SpanBatch, max_spans: int = 512) -> Iterator[SpanBatch]:
 
 
 def slice_batch(batch: SpanBatch, first: int, end: int) -> SpanBatch:
-    """Return the spans at rows `first` up to, but without, `end`."""
+    """Return the spans at rows `first` up to, but without, `end`; what belongs to no row goes with row 0."""
     names, name_index = _used(batch.names, batch.name_index[first:end])
     resources, resource_index = _used(batch.resources, batch.resource_index[first:end])
     scopes, scope_index = _used(batch.scopes, batch.scope_index[first:end])
@@ -44,6 +44,10 @@ def slice_batch(batch: SpanBatch, first: int, end: int) -> SpanBatch:
         events=_rows(batch.events, first, end),
         links=_rows(batch.links, first, end),
         dropped=_rows(batch.dropped, first, end),
+        layers=_rows(batch.layers, first, end),
+        payloads=[] if first else batch.payloads,
+        code=[] if first else batch.code,
+        counts=[] if first else batch.counts,
         pid=batch.pid,
     )
 

@@ -2,12 +2,13 @@
 
 A record is a span: it goes the same way (journal, segments, views) as what OpenTelemetry records.
 Loss: a record is durable after `flush()`, which also happens every second, every 4,096 records, before
-every question, and at `close()`. Threads: all methods may be called from any. Fork: a child begins
-without the parent's unwritten records, and writes its own; questions are asked anew.
+every question, at `close()`, and when the interpreter ends. Threads: all methods may be called from any.
+Fork: a child begins without the parent's unwritten records, and writes its own; questions are asked anew.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
@@ -15,8 +16,8 @@ import secrets
 import threading
 import time
 from array import array
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -27,9 +28,11 @@ from otel_debugstore import attributes as names
 from otel_debugstore.config import Settings
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore.fork import call_at_fork, keep_for_ever
+from otel_debugstore.log import warn_once
 from otel_debugstore.session_id import check_session_id
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.batch import MAX_TIME, ROOT, UNKNOWN_TIME, Resource, Scope, SpanBatch
+from otel_debugstore_exporters.ingestion import ingested
 from otel_debugstore_exporters.journal import Journal, JournalError
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.seal import merge, seal
@@ -43,6 +46,8 @@ _FLUSH_RECORDS: Final = 8 * _BATCH
 _FLUSH_SECONDS: Final = 1.0
 _FORK_WAIT_SECONDS: Final = 1.0
 _MAX_CONTEXTS: Final = 65_536
+_SEALING_SECONDS: Final = 30.0
+_ELECTED_SECONDS: Final = 1.0
 _encode_json: Final = msgspec.json.Encoder(enc_hook=str).encode
 _SCOPE: Final = Scope("otel_debugstore.store")
 
@@ -178,20 +183,25 @@ class DebugStore:
             while self._pending:
                 rows = self._pending[:_FLUSH_RECORDS]
                 batches = [_batch(rows[i : i + _BATCH], self._resource) for i in range(0, len(rows), _BATCH)]
-                self._journal.append([codec.encode(batch, time.time_ns()) for batch in batches])
+                self._journal.append([codec.encode(ingested(batch), time.time_ns()) for batch in batches])
                 del self._pending[: len(rows)]
 
     def sync_to_duckdb(self) -> int:
         """Seal the session into DuckDB, merge small segments, and return how many spans were sealed.
 
-        Waits up to 30 s for another process that is sealing the session, and returns 0 if it goes on.
+        Waits up to 30 s for another process that is sealing the session. Returns 0 if it goes on, and where a
+        recorder of the session (in this process or another) is elected to seal it: that one does, in its time.
+
+        Raises:
+            JournalError: The store is closed.
         """
+        self._require_open()
         self.flush()
         sealed = 0
-        with self._sync.paused(), self._paths.lock("seal", timeout_seconds=30.0) as mine:
+        with self._sync.paused(), self._seal_lock() as mine:
             if mine:
                 sealed = sum(segment.span_count for segment in seal(self._paths, self._journal))
-        with self._paths.lock("merge", timeout_seconds=30.0) as mine:
+        with self._paths.lock("merge", timeout_seconds=_SEALING_SECONDS) as mine:
             if mine:
                 merge(self._paths, at_least=2)
         return sealed
@@ -200,10 +210,12 @@ class DebugStore:
         """Return the rows of a query over the views of the session (docs/schema.md), as dicts.
 
         Raises:
+            JournalError: The store is closed.
             QueryError: The SQL is wrong.
         """
         self.flush()
         with self._query_lock:
+            self._require_open()
             if self._reader is None:
                 self._reader = SessionReader(self._paths.base_path, [self.session_id])
             result = self._reader.query(sql, params)
@@ -233,6 +245,9 @@ class DebugStore:
         """Return sizes and counts: records, what is sealed and what waits, bytes on disk, drops."""
         total = self.query_analytics("SELECT count(*) AS n FROM spans")[0]["n"]
         stats = self._journal.stats()
+        dropped: Counter[str] = Counter()
+        for drop in self._journal.drops():
+            dropped[drop.reason] += drop.count
         return {
             "session_id": self.session_id,
             "record_count": total,
@@ -241,7 +256,7 @@ class DebugStore:
             "segment_count": len(self._paths.segments()),
             "size_bytes": self._paths.size_bytes(),
             "map_size_bytes": stats.map_size,
-            "dropped": {drop.reason: drop.count for drop in self._journal.drops()},
+            "dropped": dict(dropped),
         }
 
     def close(self) -> None:
@@ -256,14 +271,33 @@ class DebugStore:
                 flusher.join()
             self.flush()
         finally:
+            atexit.unregister(self._flush_at_exit)
             self._sync.shutdown()
             with self._query_lock:
                 self._close_reader()
             self._journal.close()
 
-    def _start_flusher(self) -> None:
+    def _require_open(self) -> None:
         if self._closed.is_set():
             raise JournalError(f"The store of session {self.session_id!r} is closed; open another one.")
+
+    @contextlib.contextmanager
+    def _seal_lock(self) -> Iterator[bool]:
+        """Take the session's `seal` lock, waiting while its holder writes a segment; yield False without it.
+
+        An elected recorder holds it until it ends, and mostly waits for spans: no use to wait for that.
+        """
+        deadline = time.monotonic() + _SEALING_SECONDS
+        while True:
+            with self._paths.lock("seal", timeout_seconds=_ELECTED_SECONDS) as mine:
+                is_written = any(self._paths.base_path.glob(f".{self.session_id}+*.tmp"))
+                if mine or not is_written or time.monotonic() >= deadline:
+                    yield mine
+                    return
+
+    def _start_flusher(self) -> None:
+        self._require_open()
+        atexit.register(self._flush_at_exit)
         self._flusher = threading.Thread(target=self._flush_regularly, name="otel-debugstore-flush", daemon=True)
         self._flusher.start()
 
@@ -271,6 +305,12 @@ class DebugStore:
         while not self._closed.wait(_FLUSH_SECONDS):
             with contextlib.suppress(Exception):  # raised to the caller by the next call of theirs
                 self.flush()
+
+    def _flush_at_exit(self) -> None:
+        try:
+            self.flush()
+        except Exception as error:  # noqa: BLE001  the program ends all the same
+            warn_once("journal", f"records of session {self.session_id} were not written ({error}).")
 
     def _close_reader(self) -> None:
         reader, self._reader = self._reader, None

@@ -19,11 +19,12 @@ from typing import Any, Final
 
 from opentelemetry.sdk.trace import SpanProcessor
 
+from otel_debugstore.background import BackgroundThread
 from otel_debugstore.config import Settings
 from otel_debugstore.fork import call_at_fork
 from otel_debugstore.log import warn_once
 from otel_debugstore_exporters.journal import Journal
-from otel_debugstore_exporters.session import SessionPaths
+from otel_debugstore_exporters.session import HeldLock, SessionPaths
 
 _POLL_SECONDS: Final = 2.0
 _RETENTION_SECONDS: Final = 300.0
@@ -57,7 +58,7 @@ class DuckDBSyncProcessor(SpanProcessor):
         self._settings = settings
         self._may_seal = may_seal
         self._is_busy = is_busy
-        self._thread: threading.Thread | None = None
+        self._thread: BackgroundThread | None = None
         self._reset()
         call_at_fork(self._before_fork, self._after_fork_in_parent, self._after_fork_in_child)
         if may_seal:
@@ -72,7 +73,7 @@ class DuckDBSyncProcessor(SpanProcessor):
             if not is_sealing:
                 thread.join(_EXIT_SECONDS)
             self._interrupt(thread)
-        self._close_descriptors()
+        self._give_up_lock()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Return True: what was flushed into the journal is durable and visible, sealed or not."""
@@ -82,20 +83,18 @@ class DuckDBSyncProcessor(SpanProcessor):
     def paused(self) -> Iterator[None]:
         """Give up the session's `seal` lock for a while, so that this process can seal by hand."""
         with self._working:
-            self._close_descriptors()
+            self._give_up_lock()
             yield
 
     def _reset(self) -> None:
         self._working = threading.Lock()  # held while the thread works or is paused, and across a fork
         self._stop = threading.Event()
-        self._thread = None
         self._connection: Any = None
         self._held_for_fork = self._is_forking = False
         self._forks = 0
         self._interrupted = False
-        self._holding = False
+        self._lock: HeldLock | None = None  # the session's `seal`: this process is elected
         self._ends_before_duckdb = False
-        self._descriptors = contextlib.ExitStack()
 
     def _before_fork(self) -> None:
         """Have sealing give way: a child that has a copy of its frames crashes, or writes to stderr, when it ends."""
@@ -113,15 +112,18 @@ class DuckDBSyncProcessor(SpanProcessor):
 
     def _after_fork_in_child(self) -> None:
         """Let go of what the parent holds: the child's copies of its locks would outlive it."""
-        descriptors = self._descriptors
+        lock = self._lock
         self._may_seal = False
+        self._thread = None
         self._reset()
-        with contextlib.suppress(OSError):
-            descriptors.close()
+        if lock is not None:
+            lock.release()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="otel-debugstore-sync", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = BackgroundThread(self._run)
+        except RuntimeError as error:
+            warn_once("journal", f"Nothing is sealed here ({error}); the journal keeps the spans, and readers seal.")
 
     def _run(self) -> None:
         try:
@@ -133,20 +135,20 @@ class DuckDBSyncProcessor(SpanProcessor):
         next_retention = 0.0
         while not self._stop.wait(_POLL_SECONDS):
             with self._working:
-                if not self._elected():
-                    continue
                 self._guarded(self._seal_what_is_ready)
                 if time.monotonic() >= next_retention:
                     next_retention = time.monotonic() + _RETENTION_SECONDS
                     self._guarded(self._apply_retention)
         with self._working:
-            if not self._interrupted and self._elected():
+            if not self._interrupted:
                 self._guarded(self._seal_at_exit)
 
     def _guarded(self, work: Callable[[], None]) -> None:
+        """Do some work if this process is the elected one; what goes wrong is said once."""
         forks = self._forks
         try:
-            work()
+            if self._elected():
+                work()
         except Exception as error:  # noqa: BLE001  tried again with the next poll
             if self._stop.is_set() or self._forks != forks:
                 return  # the program ends, and the next reader seals; or it forks, and the next poll does
@@ -155,19 +157,15 @@ class DuckDBSyncProcessor(SpanProcessor):
     def _elected(self) -> bool:
         if not self._may_seal or not self._paths.journal.is_dir():
             return False
-        if self._holding:
-            return True
-        with contextlib.ExitStack() as stack:
-            if stack.enter_context(self._paths.lock("seal")):
-                self._descriptors.enter_context(stack.pop_all())
-                self._holding = True
-        return self._holding
+        if self._lock is None or not self._lock.is_held():
+            self._lock = self._paths.hold("seal")
+        return self._lock is not None
 
     def _seal_what_is_ready(self) -> None:
         segment_spans = self._settings.segment_spans
         while not self._stop.is_set() and not self._is_forking:
             with Journal.open(self._paths.journal) as journal:
-                waiting = journal.stats().span_count
+                waiting = journal.stats().weight
                 if waiting < segment_spans:
                     return
                 if self._is_busy() and waiting < _BACKLOG_SEGMENTS * segment_spans:
@@ -179,7 +177,7 @@ class DuckDBSyncProcessor(SpanProcessor):
             # Importing duckdb runs `exec`, and CPython then forgets that the exit status has to be SIGINT's.
             return
         with Journal.open(self._paths.journal) as journal:
-            waiting = journal.stats().span_count
+            waiting = journal.stats().weight
             fixed = 0.0 if "duckdb" in sys.modules else _SEAL_SECONDS_FIXED
             if waiting and fixed + waiting * _SEAL_SECONDS_A_SPAN <= _EXIT_SECONDS:
                 self._seal(journal)
@@ -237,7 +235,7 @@ class DuckDBSyncProcessor(SpanProcessor):
             size_bytes=settings.retention_size_bytes,
         )
 
-    def _interrupt(self, thread: threading.Thread) -> None:
+    def _interrupt(self, thread: BackgroundThread) -> None:
         """Make sealing give up. DuckDB's binding writes to stderr if a connection outlives the interpreter."""
         deadline = time.monotonic() + _INTERRUPT_SECONDS
         self._interrupted = True
@@ -251,9 +249,10 @@ class DuckDBSyncProcessor(SpanProcessor):
             with contextlib.suppress(Exception):
                 connection.interrupt()
 
-    def _close_descriptors(self) -> None:
-        self._holding = False
-        self._descriptors.close()
+    def _give_up_lock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
 
 
 def _give_back_memory() -> None:

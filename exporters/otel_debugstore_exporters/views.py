@@ -58,16 +58,23 @@ def definitions(parts: Sequence[str], corrected: Sequence[str]) -> dict[str, str
     return {
         "spans": spans(parts, corrected),
         "traces": _traces(parts),
-        "resources": f"SELECT DISTINCT ON (resource_id) * FROM ({union(parts, 'resources')})",
-        "scopes": f"SELECT DISTINCT ON (scope_id) * FROM ({union(parts, 'scopes')})",
-        "payloads": f"SELECT DISTINCT ON (digest) * FROM ({union(parts, 'payloads')})",
-        "code": f"SELECT DISTINCT ON (variant) * FROM ({union(parts, 'code')})",
+        "resources": _once(parts, "resources", "resource_id"),
+        "scopes": _once(parts, "scopes", "scope_id"),
+        "payloads": _once(parts, "payloads", "digest"),
+        "code": _once(parts, "code", "variant"),
         "counters": union(parts, "counters"),
         "rollup": union(parts, "rollup"),
         "otel_traces": _OTEL_TRACES,
         "records": _RECORDS,
         "performance_summary": _PERFORMANCE_SUMMARY,
     }
+
+
+def _once(parts: Sequence[str], table: str, key: str) -> str:
+    """A table that a part has each row of once; several may have the same."""
+    if len(parts) == 1:
+        return union(parts, table)
+    return f"SELECT DISTINCT ON ({key}) * FROM ({union(parts, table)})"
 
 
 def _traces(parts: Sequence[str]) -> str:
@@ -82,8 +89,10 @@ def _traces(parts: Sequence[str]) -> str:
 
 
 def _string_map(json: str) -> str:
-    """Attributes as the Collector writes them: text as it is, all else as JSON."""
-    value = f"json_extract_string({json}, '$.\"' || replace(key, '\"', '\\\"') || '\"')"
+    """Attributes as the Collector writes them: text as it is, null as no text, all else as JSON."""
+    # A JSON pointer: a path can't name every key ('*', '', one with a backslash), and one such key fails the query.
+    pointer = "'/' || replace(replace(key, '~', '~0'), '/', '~1')"
+    value = f"coalesce(json_extract_string({json}, {pointer}), '')"
     return f"map_from_entries(list_transform(json_keys({json}), lambda key: (key, {value})))"
 
 
@@ -115,8 +124,14 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+_OUTCOME_STATUS: Final = f"""CASE {_attribute(names.OUTCOME)}
+        WHEN 'timeout' THEN 'timeout' WHEN 'retry' THEN 'retry'
+        WHEN 'cancelled' THEN 'error' WHEN 'interrupted' THEN 'error' END"""
+"""The status of a call that ended neither by a return nor by an error; NULL for others."""
+
 _RECORDS: Final = f"""
-    SELECT trace_id || '-' || span_id AS id, start_ns / 1e9 AS "timestamp",
+    SELECT trace_id || '-' || span_id AS id,
+           start_ns / 1e9 + greatest(coalesce(duration_ns, 0), 0) / 1e9 AS "timestamp",
            coalesce(layer, 'span') AS context_type,
            coalesce({_attribute(names.RECORD_CONTEXT_ID)}, span_id) AS context_id, component AS context_name,
            coalesce({_attribute(names.RECORD_PARENT_CONTEXT)}, parent_id) AS parent_context,
@@ -126,10 +141,11 @@ _RECORDS: Final = f"""
            coalesce({_attribute(names.RECORD_MEMORY_MB, "DOUBLE")}, memory_peak_bytes / 1e6) AS memory_mb,
            coalesce({_attribute(names.RECORD_CPU_PERCENT, "DOUBLE")},
                     CASE WHEN duration_ns > 0 THEN 100.0 * cpu_ns / duration_ns END) AS cpu_percent,
-           coalesce({_attribute(names.RECORD_STATUS)}, CASE status WHEN 'ERROR' THEN 'error' ELSE 'success' END)
-               AS status,
+           coalesce({_attribute(names.RECORD_STATUS)}, {_OUTCOME_STATUS},
+                    CASE status WHEN 'ERROR' THEN 'error' ELSE 'success' END) AS status,
            coalesce(exception_message, status_message) AS error,
-           {_attribute(names.RECORD_CODE)} AS code_snapshot, variant AS code_hash, variant AS variant_id
+           {_attribute(names.RECORD_CODE)} AS code_snapshot,
+           coalesce(left(sha256({_attribute(names.RECORD_CODE)}), 16), variant) AS code_hash, variant AS variant_id
     FROM spans"""
 
 _PERFORMANCE_SUMMARY: Final = """

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from otel_debugstore.errors import DebugStoreError
-from otel_debugstore_exporters import archive, codec, importer, journal, reader, seal, segment, store
+from otel_debugstore.masking import Masker
+from otel_debugstore_exporters import archive, codec, importer, journal, reader, scan, seal, segment, store
 from otel_debugstore_exporters.batch import batch_from_records
 from otel_debugstore_exporters.session import SessionPaths
 from sessions import span
@@ -89,12 +90,25 @@ def archive_session(say: Say, paths: SessionPaths) -> None:
     say("archived")
 
 
+def fix_secrets(say: Say, paths: SessionPaths) -> None:
+    """Mask the secrets in the session."""
+    say(f"masked {len(scan.fix(paths.base_path, [paths.session_id], Masker()))}")
+
+
 def count_spans(say: Say, paths: SessionPaths) -> None:
     """Count the spans again and again, with one reader."""
     with reader.SessionReader(paths.base_path, [paths.session_id]) as opened:
         for _ in _rounds(once=False):
             found = opened.query("SELECT count(*), count(DISTINCT name) FROM spans").rows[0]
             say(f"{found[0]} {found[1]}")
+
+
+def count_with_few_files(say: Say, paths: SessionPaths, files: int) -> None:
+    """Count the spans of all sessions where only so many files may be open at first."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    with reader.SessionReader(paths.base_path) as opened:
+        say(opened.query("SELECT count(*) FROM spans").rows[0][0])
 
 
 def hold_reading_transaction(say: Say, paths: SessionPaths) -> None:
@@ -368,7 +382,7 @@ def _die_at(number: int, say: Say) -> None:
     def connect_audited(*arguments: Any, **named: Any) -> Any:
         return _Connection(real_connect(*arguments, **named))
 
-    for module in (segment, seal, reader, archive):
+    for module in (segment, seal, reader, archive, scan):
         module.connect = connect_audited  # type: ignore[attr-defined]
     journal._Environment.write = write_audited  # type: ignore[method-assign]
     sys.addaudithook(watch)

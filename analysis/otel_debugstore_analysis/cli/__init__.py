@@ -6,6 +6,7 @@ Exit codes are made here and nowhere else; a command raises `DebugStoreError`, o
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ COMMANDS: Final = {
     "doctor": _Command("doctor", "Verify sessions, show what was dropped and why, and repair."),
     "export": _Command("export", "Write sessions as OTLP JSON Lines or Parquet."),
     "import": _Command("import_", "Import OTLP or Jaeger files into a session."),
+    "payload": _Command("payload", "Show the arguments or the result that a digest stands for."),
+    "scan": _Command("scan", "Find secrets in what was stored, and mask them."),
     "seal": _Command("seal", "Move what journals hold into segments, and merge these."),
     "serve": _Command("serve", "Receive spans by OTLP/HTTP into a session."),
     "sessions": _Command("sessions", "List sessions."),
@@ -75,6 +78,7 @@ class _Commands(click.Group):
     ) -> NoReturn:
         """Run, and end the process with one of `EXIT_CODES`."""
         extra.pop("standalone_mode", None)
+        _prepare_streams()
         sys.exit(self._run(args, prog_name, extra))
 
     def _run(self, args: Sequence[str] | None, prog_name: str | None, extra: dict[str, Any]) -> int:
@@ -83,9 +87,11 @@ class _Commands(click.Group):
             sys.stdout.flush()
         except Findings:
             return 1
-        except click.ClickException as error:
+        except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             return 2
+        except click.ClickException as error:
+            return _fail(_usage_line(error))
         except DebugStoreError as error:
             return _fail(str(error))
         except (_OutputClosed, BrokenPipeError):
@@ -99,6 +105,23 @@ class _Commands(click.Group):
                 return 130
             raise
         return code if isinstance(code, int) else 0
+
+
+def _prepare_streams() -> None:
+    """Make standard streams usable that are closed, or can't hold every character."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # `>&-`; a file opened next would take its descriptor
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123  # until the process ends
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _usage_line(error: click.ClickException) -> str:
+    """Return what is wrong with the usage as one line that says where help is."""
+    message = " ".join(error.format_message().split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{message} See `{context.command_path if context else 'debugstore'} --help`."
 
 
 def _fail(message: str) -> int:

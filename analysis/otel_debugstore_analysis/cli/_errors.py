@@ -6,7 +6,8 @@ from typing import Final
 
 EXIT_CODES: Final = {
     0: "done",
-    1: "done, and there is something to look at: malformed lines in an import, problems doctor found",
+    1: "done, and there is something to look at: malformed lines in an import, problems doctor found, "
+    "secrets scan found",
     2: "not done: wrong usage, bad input, or something could not be read or written; stderr says what",
     130: "stopped by Ctrl-C",
 }

@@ -137,7 +137,7 @@ def _is_unsealed(paths: SessionPaths) -> bool:
     if not (paths.journal / "data.mdb").exists():
         return False
     with open_to_read(paths.journal) as journal:
-        return journal.stats().span_count > 0
+        return journal.stats().blob_count > 0
 
 
 _session_option: Final = click.option(

@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
@@ -22,6 +23,7 @@ from otel_debugstore_analysis.cli._text import escape_json, heading, human, prin
 
 FORMATS: Final = ("table", "json", "csv", "markdown")
 _MIN_TEXT_WIDTH: Final = 8
+_NUMBERS: Final = (int, float, Decimal)
 
 
 class Rows(Protocol):
@@ -54,13 +56,26 @@ def show(table: Rows, output_format: str, *, raw: bool = False, header: bool = T
         header: Print the heading of CSV and Markdown; False to go on with a table.
     """
     if output_format == "json":
-        show_json([dict(zip(table.columns, row, strict=True)) for row in table.rows])
+        columns = _distinct(table.columns)
+        show_json([dict(zip(columns, row, strict=True)) for row in table.rows])
     elif output_format == "csv":
         _show_csv(table, header)
     elif output_format == "markdown":
         _show_markdown(table, _cells(table, raw), raw, header)
     else:
         _show_table(table, _cells(table, raw), raw)
+
+
+def _distinct(columns: Iterable[str]) -> list[str]:
+    """Return the names, those that repeat another one numbered: an object holds a name once."""
+    names: list[str] = []
+    for column in columns:
+        name, number = column, 0
+        while name in names:
+            number += 1
+            name = f"{column}_{number}"
+        names.append(name)
+    return names
 
 
 def show_json(value: Any, *, indent: int | None = 2) -> None:
@@ -71,11 +86,12 @@ def show_json(value: Any, *, indent: int | None = 2) -> None:
 def json_text(value: Any, *, indent: int | None = None) -> str:
     """Return a value as JSON text that is safe to show on a terminal."""
     plain = _plain(value)
+    ascii_only = not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     if indent and isinstance(plain, list) and all(isinstance(item, dict) for item in plain):
-        lines = ",\n  ".join(json.dumps(item, ensure_ascii=False) for item in plain)
+        lines = ",\n  ".join(json.dumps(item, ensure_ascii=ascii_only) for item in plain)
         text = f"[\n  {lines}\n]" if plain else "[]"
     else:
-        text = json.dumps(plain, ensure_ascii=False, indent=indent)
+        text = json.dumps(plain, ensure_ascii=ascii_only, indent=indent)
     return escape_json(text)
 
 
@@ -190,6 +206,8 @@ class _Echo:
 
 
 def _csv_value(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return value  # every digit
     value = _plain(value)
     if isinstance(value, (dict, list)):
         return json_text(value)
@@ -198,8 +216,8 @@ def _csv_value(value: Any) -> Any:
 
 def _numeric(table: Rows) -> list[bool]:
     return [
-        any(isinstance(row[i], (int, float)) for row in table.rows)
-        and all(row[i] is None or isinstance(row[i], (int, float)) for row in table.rows)
+        any(isinstance(row[i], _NUMBERS) for row in table.rows)
+        and all(row[i] is None or isinstance(row[i], _NUMBERS) for row in table.rows)
         and not any(isinstance(row[i], bool) for row in table.rows)
         for i in range(len(table.columns))
     ]
@@ -209,8 +227,8 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON knows it."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    if isinstance(value, (float, Decimal)):
+        return float(value) if math.isfinite(value) else None
     for kinds, convert in _CONVERSIONS:
         if isinstance(value, kinds):
             return convert(value)

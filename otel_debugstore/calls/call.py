@@ -1,0 +1,404 @@
+"""`Call`: one call of a component on its way from `begin` to its ended span, and what it cost.
+
+Nothing here raises into the program, except what a signal handler of the program raises. Where recording can't be
+done, `begin` returns None and the program goes on as if it were not there.
+A call has figures of its own only while one thread runs it without a break; coroutines and generators, which
+are resumed and suspended, have their CPU time added up step by step, and no I/O figures if there is more than one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from _thread import get_ident
+from collections.abc import Mapping
+from time import perf_counter_ns, thread_time_ns, time_ns
+from typing import Any, Final
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, create_key
+from opentelemetry.trace import SpanContext, Status, StatusCode, TraceState
+from opentelemetry.trace.propagation import _SPAN_KEY
+
+from otel_debugstore import attributes as names
+from otel_debugstore.calls.component import Component
+from otel_debugstore.calls.outcome import BY_NAME, RETURNED, Outcome, outcome_of, type_name
+from otel_debugstore.guard import swallow
+from otel_debugstore.log import warn_once
+from otel_debugstore.measures.io import IO
+from otel_debugstore.measures.memory import MEMORY, MemoryMark
+from otel_debugstore.outbox import OUTBOX
+from otel_debugstore.payload.capture import Captured, capture, capture_arguments
+from otel_debugstore.recording_settings import recording_settings
+
+NO_RESULT: Final = object()
+"""Says that a call has no result to capture."""
+
+_MOVING: Final = (names.MEMORY_NET_BYTES, names.IO_READ_BYTES, names.IO_WRITE_BYTES)
+_CALL_KEY: Final = create_key("otel-debugstore-call")
+_MAX_DESCRIPTION: Final = 1000
+_MAX_CONTENT_CHARACTERS: Final = 8192
+
+
+class Call:
+    """One call. `end` or `fail` has to be called once."""
+
+    __slots__ = (
+        "_began",
+        "_context",
+        "_cpu_began",
+        "_cpu_ns",
+        "_io",
+        "_memory",
+        "_outcome",
+        "_recording_ns",
+        "_sampling",
+        "_steps",
+        "_thread",
+        "_token",
+        "component",
+        "span",
+    )
+
+    def __init__(self, component: Component, span: Any, recording_began: int) -> None:
+        self.component = component
+        self.span = span
+        """The OpenTelemetry span."""
+        self._recording_ns = -recording_began  # from here on what recording takes; see `_measured`
+        self._began = 0
+        self._token: Any = None
+        self._context: Context | None = None
+        self._memory: MemoryMark | None = None
+        self._io: Any = None
+        self._thread = get_ident()
+        self._cpu_began = -1  # running if not negative
+        self._cpu_ns = 0
+        self._steps = 0
+        self._outcome: tuple[Outcome, str] | None = None
+        self._sampling = ""  # `th` and `rv`, where this call was sampled
+
+    def end(self, result: Any = NO_RESULT) -> None:
+        """End the span of a call that returned."""
+        recording_began = perf_counter_ns()
+        try:
+            self._end(RETURNED, None, result, recording_began)
+        except Exception as error:  # noqa: BLE001  # see `_trouble`
+            self._let_go()
+            _trouble(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the span of a call that an exception left."""
+        recording_began = perf_counter_ns()
+        try:
+            self._end(outcome_of(error), error, NO_RESULT, recording_began)
+        except Exception as trouble:  # noqa: BLE001  # see `_trouble`
+            self._let_go()
+            _trouble(trouble)
+
+    def set_outcome(self, outcome: str, message: str = "") -> None:
+        """Say how the call ended, where its end does not show it.
+
+        Args:
+            outcome: "success", "error", "timeout", "cancelled", "interrupted", "retry", "closed" or "exit".
+            message: Why.
+        """
+        self._outcome = (BY_NAME.get(outcome, BY_NAME["error"]), str(message)[:_MAX_DESCRIPTION])
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set an attribute of the span."""
+        try:
+            self.span.set_attribute(key, value)
+        except Exception as error:  # noqa: BLE001  # see `_trouble`
+            _trouble(error)
+
+    def resume(self) -> None:
+        """Make the call the current one: it runs from now on."""
+        try:
+            self._steps += 1
+            if self._steps == 1 and self._memory is not None:
+                self._io = IO.begin()
+            if self._context is not None:
+                self._token = otel_context.attach(self._context)
+            if self._cpu_began != -2:
+                self._thread = get_ident()
+                self._cpu_began = thread_time_ns()
+        except Exception as error:  # noqa: BLE001  # see `_trouble`
+            _trouble(error)
+
+    def suspend(self) -> None:
+        """Stop being the current one, until it is resumed."""
+        try:
+            self._io = None
+            if self._token is not None:
+                self._context = otel_context.get_current()  # what the call attached itself stays with it
+                self._detach()
+            self._stop_clock()
+        except Exception as error:  # noqa: BLE001  # see `_trouble`
+            _trouble(error)
+
+    def without_cpu(self) -> None:
+        """Give up the figures of one thread: others run in it before this call ends."""
+        self._cpu_began, self._io = -2, None
+
+    def _stop_clock(self) -> None:
+        if self._cpu_began >= 0:
+            if self._thread == get_ident():
+                self._cpu_ns += thread_time_ns() - self._cpu_began
+                self._cpu_began = -1
+            else:
+                self.without_cpu()
+
+    def _detach(self) -> None:
+        token, self._token = self._token, None
+        try:
+            otel_context._RUNTIME_CONTEXT.detach(token)
+        except ValueError:  # it is ended in another context, such as by the garbage collector
+            return
+
+    def _let_go(self) -> None:
+        """Leave nothing behind of a call that could not be ended."""
+        if self._token is not None:
+            self._detach()
+        if self._memory is not None:
+            mark, self._memory = self._memory, None
+            with contextlib.suppress(RuntimeError, OSError):
+                MEMORY.end(mark)
+
+    def _end(self, outcome: Outcome, error: BaseException | None, result: Any, recording_began: int) -> None:
+        ended = time_ns()
+        component, span = self.component, self.span
+        attributes: dict[str, Any] = {}
+        try:
+            self._stop_clock()
+            if span.is_recording():  # the program may have ended it
+                self._measure(attributes)
+                if result is not NO_RESULT and component.capture_result:
+                    self._capture_result(result, attributes)
+                if self._outcome is not None:
+                    outcome, message = self._outcome
+                    _set_outcome(span, outcome, message, attributes)
+                elif outcome is not RETURNED and error is not None:
+                    _set_error(span, outcome, error, attributes)
+        finally:
+            if self._token is not None:
+                self._detach()
+            self._context = None
+            self._finish(attributes, outcome, ended, recording_began)
+
+    def _finish(self, attributes: dict[str, Any], outcome: Outcome, ended: int, recording_began: int) -> None:
+        """Write the attributes, end the span, and count the call."""
+        meter, span = self.component.meter, self.span
+        duration_ns = recording_began - self._began
+        if span.is_recording():
+            is_late = outcome.is_error or duration_ns > meter.late_ns
+            if self._sampling and is_late:
+                attributes[names.LATE] = True
+            write_attributes(span, attributes)
+            if self._sampling and not is_late:
+                end_with_trace_state(span, self._sampling, ended)
+            else:
+                span.end(ended)
+        has_moved = any(map(attributes.get, _MOVING))
+        self.component.thrift.saw(duration_ns, has_moved)
+        meter.recorded(duration_ns, self._recording_ns + perf_counter_ns() - recording_began)
+
+    def _measure(self, attributes: dict[str, Any]) -> None:
+        if self._io is not None:
+            if self._thread == get_ident() and (use := IO.end(self._io)) is not None:
+                attributes[names.IO_READ_BYTES], attributes[names.IO_WRITE_BYTES] = use
+            self._io = None
+        if self._cpu_began == -1:
+            attributes[names.CPU_TIME_NS] = self._cpu_ns
+        if self._memory is not None:
+            peak, net, overlapped = MEMORY.end(self._memory)
+            self._memory = None
+            if net is not None:
+                attributes[names.MEMORY_NET_BYTES] = net
+            if peak is not None:
+                attributes[names.MEMORY_PEAK_BYTES] = peak
+            if overlapped:
+                attributes[names.MEMORY_OVERLAPPED] = True
+
+    def _capture_result(self, result: Any, attributes: dict[str, Any]) -> None:
+        if OUTBOX.is_open:
+            _keep(self.component, capture(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
+
+
+def begin(
+    component: Component,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+    parent: Context | None = None,
+    current: bool = True,
+    steps: bool = False,
+) -> Call | None:
+    """Begin a call of a component now; None if it can't be, or is not to be, recorded.
+
+    Args:
+        component: What is called.
+        inputs: Its inputs by name.
+        arguments: Its arguments, positional ones and those by name, instead of `inputs`.
+        parent: The context below which it hangs; by default the current one.
+        current: Whether what is begun now hangs below this call. If not, it has no CPU and no I/O figures.
+        steps: Whether it begins suspended, and `resume` and `suspend` are called around each of its steps.
+    """
+    recording_began = perf_counter_ns()
+    call: Call | None = None
+    try:
+        outer = otel_context.get_current() if parent is None else parent
+        if outer.get(_SUPPRESS_INSTRUMENTATION_KEY):
+            return None
+        span = component.tracer.start_span(component.name, outer, attributes=component.attributes_at_start)
+        call = Call(component, span, recording_began)
+        if span.is_recording():
+            _describe(call, inputs, arguments)
+            if component.is_measured_now():
+                caller = outer.get(_CALL_KEY)
+                call._memory = MEMORY.begin(caller._memory if isinstance(caller, Call) else None)
+        elif not span.get_span_context().is_valid:
+            return None  # nothing is recorded in this program
+        context = Context({**outer, _SPAN_KEY: span, _CALL_KEY: call})
+        if not current:
+            call._cpu_began = -2
+        elif steps:
+            call._context = context
+        else:
+            call._token = otel_context.attach(context)
+            call._steps = 1
+            if call._memory is not None:
+                call._io = IO.begin()
+            if span.is_recording():
+                call._cpu_began = thread_time_ns()
+        _start_now(span)
+        call._began = perf_counter_ns()
+        call._recording_ns += call._began
+        return call
+    except Exception as error:  # noqa: BLE001  # see `_trouble`
+        if call is not None:
+            call._let_go()
+        _trouble(error)
+        return None
+    except BaseException:
+        if call is not None:
+            call._let_go()
+        raise
+
+
+def write_late(component: Component, started_ns: int, duration_ns: int, error: BaseException | None) -> None:
+    """Write the span of a call that has ended, and was not sampled: childless, and marked as late."""
+    recording_began = perf_counter_ns()
+    try:
+        if otel_context.get_value(_SUPPRESS_INSTRUMENTATION_KEY):
+            return
+        attributes = {**component.attributes, names.LATE: True}
+        span = component.tracer.start_span(component.name, attributes=attributes, start_time=started_ns)
+        if span.is_recording():
+            late: dict[str, Any] = {}
+            if error is not None:
+                _set_error(span, outcome_of(error), error, late)
+            write_attributes(span, late)
+            span.end(started_ns + duration_ns)
+            component.meter.recorded_late(perf_counter_ns() - recording_began)
+    except Exception as trouble:  # noqa: BLE001  # see `_trouble`
+        _trouble(trouble)
+
+
+def write_attributes(span: Any, attributes: dict[str, Any]) -> None:
+    """Set attributes of which is known that they are allowed: by `set_attributes` it takes five times as long."""
+    try:
+        span._attributes._dict.update(attributes)
+    except AttributeError:
+        span.set_attributes(attributes)
+
+
+def end_with_trace_state(span: Any, sampling: str, ended: int) -> None:
+    """End a span with `ot=...` in the trace state of what is exported, not of what its children inherit."""
+    context: SpanContext = span.get_span_context()
+    others = [(key, value) for key, value in context.trace_state.items() if key != "ot"]
+    kept = [part for part in context.trace_state.get("ot", "").split(";") if part and part[:3] not in ("th:", "rv:")]
+    state = TraceState([("ot", ";".join([sampling, *kept])), *others])
+    try:
+        span._context = SpanContext(
+            context.trace_id, context.span_id, context.is_remote, context.trace_flags, trace_state=state
+        )
+        span.end(ended)
+    finally:
+        span._context = context
+
+
+def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Any) -> None:
+    """Write down what is known at the begin: code, thread, inputs, sampling."""
+    component = call.component
+    attributes = component.attributes.copy()
+    attributes[names.THREAD_ID] = call._thread
+    variant = component.variant()
+    if variant is not None:
+        attributes[names.VARIANT] = variant
+    if component.capture_args and OUTBOX.is_open:
+        captured = None
+        if arguments is not None:
+            captured = capture_arguments(component.parameters, *arguments)
+        elif inputs is not None:
+            captured = capture_arguments((), (), dict(inputs))
+        if captured is not None:
+            _keep(component, captured, attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
+    write_attributes(call.span, attributes)
+    if component.meter.probability < 1.0:
+        call._sampling = component.meter.trace_state()
+
+
+def _keep(component: Component, captured: Captured, attributes: dict[str, Any], digest: str, content: str) -> None:
+    attributes[digest] = captured.digest
+    if component.capture == "full":
+        OUTBOX.put_payload(captured.digest, captured.media_type, captured.replayable, captured.content)
+        if recording_settings().export_payloads:
+            from otel_debugstore.payload.describe import describe
+
+            attributes[content] = describe(captured.content, _MAX_CONTENT_CHARACTERS)
+
+
+def _set_error(span: Any, outcome: Outcome, error: BaseException, attributes: dict[str, Any]) -> None:
+    attributes[names.ERROR_TYPE] = type_name(error)
+    message = _text(error)
+    if outcome.is_error:
+        span.record_exception(error)
+    _set_outcome(span, outcome, f"{type(error).__name__}: {message}", attributes)
+
+
+def _set_outcome(span: Any, outcome: Outcome, message: str, attributes: dict[str, Any]) -> None:
+    if outcome.name is not None:
+        attributes[names.OUTCOME] = outcome.name
+    if outcome.is_error:
+        span.set_status(Status(StatusCode.ERROR, message or None))
+        said = (span.attributes or {}).get(names.ERROR_TYPE)  # by whoever judged the result
+        attributes.setdefault(names.ERROR_TYPE, said or outcome.name or "error")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:_MAX_DESCRIPTION]
+    except Exception as trouble:  # noqa: BLE001  # the exception's own `__str__`
+        swallow(trouble)
+        return "(its text can't be had)"
+
+
+def _start_now(span: Any) -> None:
+    """Let the span begin where its call does, after the work of recording."""
+    try:
+        if span._start_time is not None:
+            span._start_time = time_ns()
+    except AttributeError:
+        return
+
+
+def _trouble(error: Exception) -> None:
+    """Swallow an error of ours; it is said once. What is meant for the program goes on."""
+    swallow(error)
+    warn_once("calls", f"A call could not be recorded ({error!r}); the program goes on.")
+
+
+def current_span_is_ours() -> bool:
+    """Return whether the current span is that of a recorded call."""
+    call = otel_context.get_value(_CALL_KEY)
+    return isinstance(call, Call) and call.span is trace.get_current_span()

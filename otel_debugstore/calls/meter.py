@@ -1,0 +1,192 @@
+"""`Meter`: which calls of a component become spans, so that recording stays within its budget.
+
+After 1,000 calls, whenever recording took a larger share of the time than the budget, calls are sampled: each is
+recorded with a probability p that was settled before it began, written down as `ot=th` of the span's trace
+state. All others are counted exactly, with their errors and the sum of their times. A call that was not sampled,
+but failed, or took longer than a limit fixed when sampling began, is written at its end ("late"); so all
+late calls have weight 1, and the others 1/p among the calls that are not late. Late spans are bounded by the
+budget as well: those beyond it are only counted.
+Threads: counters are changed by `+=` between whose load and store CPython does not switch threads.
+"""
+
+from __future__ import annotations
+
+import os
+from math import log1p
+from random import Random
+from time import perf_counter_ns, time_ns
+from typing import Final
+
+from otel_debugstore.fork import reset_after_fork
+from otel_debugstore.outbox import OUTBOX, CallCount
+
+SETTLING_CALLS: Final = 1_000
+_WINDOW_NS: Final = 100_000_000
+_LATE_FACTOR: Final = 10
+_MIN_LATE_NS: Final = 1_000_000
+_LATE_BURST: Final = 100
+_BITS: Final = 56
+_MIN_PROBABILITY: Final = 1 / 65_536
+_MAX_RISE: Final = 4.0
+"""The probability grows at most by this factor at once: few calls say little of what recording costs."""
+_NEVER: Final = 1 << 62
+_SMOOTHING: Final = 1 / 8
+
+
+class Meter:
+    """Counts the calls of one component, and says which become spans.
+
+    Attributes:
+        skip: Calls that will not be recorded until the next one that is; 0 records the next.
+        call_count, error_count, duration_ns: Of calls that did not become spans, since they were last taken.
+        late_ns: Calls that take longer are recorded at their end.
+        mean_ns: About how long calls took lately; of the first one it is not known, and large.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bare_ns",
+        "_budget",
+        "_calls",
+        "_component",
+        "_late_left",
+        "_layer",
+        "_random",
+        "_recorded_total",
+        "_recording_total_ns",
+        "_taken_at_ns",
+        "_window_began_ns",
+        "_window_calls",
+        "_window_recording_ns",
+        "call_count",
+        "duration_ns",
+        "error_count",
+        "late_ns",
+        "mean_ns",
+        "probability",
+        "recorded_count",
+        "recording_ns",
+        "skip",
+    )
+
+    def __init__(self, layer: str, component: str, budget: float | None) -> None:
+        """Make a meter.
+
+        Args:
+            layer: The component's.
+            component: Its name.
+            budget: Which share of the time recording may take; None records every call.
+        """
+        self._layer = layer
+        self._component = component
+        self._budget = budget
+        self.after_fork_in_child()
+        reset_after_fork(self)
+        OUTBOX.add_counter(self.take)
+
+    def after_fork_in_child(self) -> None:
+        """Start over: what was counted belongs to the parent."""
+        self._random = Random(os.urandom(16)).random  # not the program's generator, nor the parent's
+        self.probability = 1.0
+        self.skip = 0
+        self.late_ns = _NEVER
+        self.mean_ns = float(_NEVER)
+        self._late_left = _LATE_BURST
+        self.call_count = self.error_count = self.duration_ns = 0
+        self.recorded_count = self.recording_ns = 0
+        self._recorded_total = self._recording_total_ns = 0
+        self._taken_at_ns = time_ns()
+        self._calls = 0  # up to the last window
+        self._bare_ns = 0
+        self._begin_window()
+
+    def recorded(self, duration_ns: int, recording_ns: int) -> None:
+        """Count a call that became a span, and what that cost."""
+        self.recorded_count += 1
+        self.recording_ns += recording_ns
+        self.mean_ns += (duration_ns - self.mean_ns) * (_SMOOTHING if self.mean_ns < _NEVER else 1.0)
+        if self._budget is None:
+            return
+        self._window_calls += 1
+        self._window_recording_ns += recording_ns
+        if self._calls < SETTLING_CALLS:
+            self._bare_ns += duration_ns
+        self.skip = self._draw()
+        if self._calls + self._window_calls >= SETTLING_CALLS:
+            now = perf_counter_ns()
+            if now - self._window_began_ns >= _WINDOW_NS or self._calls < SETTLING_CALLS:
+                self._settle(now)
+
+    def recorded_late(self, recording_ns: int) -> None:
+        """Count a call that was not sampled and became a span at its end, and what that cost."""
+        self.recorded_count += 1
+        self.recording_ns += recording_ns
+        self._window_recording_ns += recording_ns
+
+    def may_write_late(self) -> bool:
+        """Return whether the budget has room for a span of a call that was not sampled."""
+        if self._late_left < 1:
+            return False
+        self._late_left -= 1
+        return True
+
+    def trace_state(self) -> str:
+        """Return `ot=th:...;rv:...`: the probability of the call that is recorded now, and a randomness that fits it.
+
+        As OpenTelemetry's "TraceState: Probability Sampling" has it: sampled where rv >= th.
+        """
+        threshold = round((1.0 - self.probability) * (1 << _BITS))
+        randomness = threshold + int(self._random() * ((1 << _BITS) - threshold))
+        return f"th:{f'{threshold:014x}'.rstrip('0') or '0'};rv:{randomness:014x}"
+
+    def take(self) -> list[CallCount]:
+        """Return what was counted since the last time."""
+        if not self.call_count and not self.recorded_count:
+            return []
+        began, self._taken_at_ns = self._taken_at_ns, time_ns()
+        values = (self.call_count, self.error_count, self.duration_ns, self.recorded_count, self.recording_ns)
+        self.call_count -= values[0]
+        self.error_count -= values[1]
+        self.duration_ns -= values[2]
+        self.recorded_count -= values[3]
+        self.recording_ns -= values[4]
+        return [CallCount(began, self._taken_at_ns, self._layer, self._component, *values)]
+
+    def _begin_window(self) -> None:
+        self._window_began_ns = perf_counter_ns()
+        self._window_calls = self._window_recording_ns = 0
+
+    def _settle(self, now: int) -> None:
+        """Choose the probability by what the calls that were recorded in this window cost."""
+        if self.probability >= 1.0:
+            self._calls += self._window_calls
+        elapsed = max(1, now - self._window_began_ns - self._window_recording_ns)
+        affordable = (self._budget or 1.0) * elapsed
+        factor = min(_MAX_RISE, affordable / max(1, self._window_recording_ns))
+        self.probability = max(_MIN_PROBABILITY, min(1.0, self.probability * factor))
+        if self.probability < 1.0 and self.late_ns == _NEVER:
+            self.late_ns = max(_MIN_LATE_NS, _LATE_FACTOR * self._bare_ns // self._calls)
+        cost = self._window_recording_ns / max(1, self._window_calls)
+        self._late_left = min(_LATE_BURST, self._late_left + max(1, round(affordable / max(1.0, cost))))
+        self.skip = self._draw()
+        self._begin_window()
+
+    def _draw(self) -> int:
+        """Return how many calls to skip: geometric, so that each call is recorded with the probability."""
+        if self.probability >= 1.0:
+            return 0
+        return int(log1p(-self._random()) / log1p(-self.probability))
+
+
+_MAX_METERS: Final = 10_000
+_meters: Final[dict[tuple[str, str], Meter]] = {}
+
+
+def meter_of(layer: str, component: str, budget: float | None) -> Meter:
+    """Return the meter of all components of that layer and name: a function may be decorated again and again.
+
+    Beyond 10,000 names all further ones of a layer share one.
+    """
+    key = (layer, component if len(_meters) < _MAX_METERS or (layer, component) in _meters else "(others)")
+    found = _meters.get(key)
+    return found if found is not None else _meters.setdefault(key, Meter(*key, budget))

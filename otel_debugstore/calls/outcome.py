@@ -1,0 +1,71 @@
+"""How a call ended, told from the exception that left it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final, NamedTuple
+
+
+class Outcome(NamedTuple):
+    """What an exception means. `name` is None for what is neither special nor more than an error."""
+
+    name: str | None
+    is_error: bool
+
+
+RETURNED: Final = Outcome(None, False)
+FAILED: Final = Outcome(None, True)
+TIMEOUT: Final = Outcome("timeout", True)
+CANCELLED: Final = Outcome("cancelled", False)
+INTERRUPTED: Final = Outcome("interrupted", True)
+RETRY: Final = Outcome("retry", False)
+CLOSED: Final = Outcome("closed", False)
+EXIT: Final = Outcome("exit", False)
+FAILED_EXIT: Final = Outcome("exit", True)
+
+BY_NAME: Final = {
+    "success": RETURNED,
+    "error": FAILED,
+    "timeout": TIMEOUT,
+    "cancelled": CANCELLED,
+    "interrupted": INTERRUPTED,
+    "retry": RETRY,
+    "closed": CLOSED,
+    "exit": EXIT,
+}
+"""What `Call.set_outcome` takes."""
+
+_RETRY_NAMES: Final = frozenset(("Retry", "TryAgain", "RetryTask", "RetryException"))
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Return how a call ended that `error` left."""
+    if isinstance(error, Exception):
+        if isinstance(error, (StopIteration, StopAsyncIteration)):  # how a `__next__` returns
+            return RETURNED
+        names = [kind.__name__ for kind in type(error).__mro__]
+        if isinstance(error, TimeoutError) or any("Timeout" in name for name in names):
+            return TIMEOUT
+        if not _RETRY_NAMES.isdisjoint(names):
+            return RETRY
+        if _is_a("concurrent.futures._base", "CancelledError", error):
+            return CANCELLED
+        return FAILED
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, GeneratorExit):
+        return CLOSED
+    if isinstance(error, SystemExit):
+        return FAILED_EXIT if error.code else EXIT
+    return CANCELLED if any("Cancel" in kind.__name__ for kind in type(error).__mro__) else FAILED
+
+
+def _is_a(module: str, name: str, error: BaseException) -> bool:
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(error, kind)
+
+
+def type_name(error: BaseException) -> str:
+    """Return the qualified name of an exception's class, as the SDK writes it."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

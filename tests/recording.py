@@ -1,0 +1,98 @@
+"""Records into memory: spans of calls as what they say, and modules made for a test."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+ERROR = "error"
+
+
+class Said(NamedTuple):
+    """What a span says of a call. `path` holds the components of its callers, and its own."""
+
+    layer: str
+    path: tuple[str, ...]
+    outcome: str
+    attributes: dict[str, Any]
+    message: str
+
+
+class Memory:
+    """The spans that ended, in the order in which they did."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        trace.set_tracer_provider(provider)
+
+    def spans(self) -> list[ReadableSpan]:
+        """Return the spans."""
+        return list(self._exporter.get_finished_spans())
+
+    def said(self) -> list[Said]:
+        """Return what they say."""
+        spans = {context.span_id: span for span in self.spans() if (context := span.get_span_context())}
+
+        def path(span: ReadableSpan) -> tuple[str, ...]:
+            parent = spans.get(span.parent.span_id) if span.parent else None
+            return (
+                *(path(parent) if parent else ()),
+                str((span.attributes or {}).get("debugstore.component", span.name)),
+            )
+
+        return [
+            Said(
+                str((span.attributes or {}).get("debugstore.layer")),
+                path(span),
+                _outcome(span),
+                dict(span.attributes or {}),
+                span.status.description or "",
+            )
+            for span in spans.values()
+        ]
+
+    def paths(self) -> list[str]:
+        """Return the components of each call's callers and its own, joined by `>`, sorted."""
+        return sorted(" > ".join(said.path) for said in self.said())
+
+    def outcomes(self) -> dict[str, str]:
+        """Return by component how its last call ended."""
+        return {said.path[-1]: said.outcome for said in self.said()}
+
+
+def _outcome(span: ReadableSpan) -> str:
+    outcome = (span.attributes or {}).get("debugstore.outcome")
+    return str(outcome) if outcome else ERROR if span.status.status_code is trace.StatusCode.ERROR else "ok"
+
+
+@contextmanager
+def modules(folder: Path, **sources: str) -> Iterator[None]:
+    """Make modules importable: `a__b` is the module `b` of the package `a`. What was imported is forgotten after."""
+    before = set(sys.modules)
+    for name, source in sources.items():
+        path = folder.joinpath(*name.split("__")).with_suffix(".py")
+        for package in path.relative_to(folder).parents[-2::-1]:
+            (folder / package).mkdir(exist_ok=True)
+            (folder / package / "__init__.py").touch()
+        path.write_text(textwrap.dedent(source))
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+                del sys.modules[name]

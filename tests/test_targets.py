@@ -1,0 +1,219 @@
+"""Targets: functions that are recorded because a setting names them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instrumented import run_instrumented
+from otel_debugstore.errors import ConfigurationError
+from otel_debugstore.instrumentors.target_names import parse_target
+from otel_debugstore.instrumentors.targets import TargetInstrumentor
+from recording import Memory, modules
+from stored import stored_spans
+
+TOOLS = """
+    import asyncio
+    import functools
+    from json import dumps
+    from shop.other import helper
+    def buy(item, count=1): return f"{count} {item}"
+    def sell(item): raise KeyError(item)
+    def _secret(): return 1
+    async def fetch(): return 2
+    @functools.lru_cache
+    def cached(): return 3
+    number = 4
+    class Client:
+        def get(self): return 5
+        def _get(self): return 6
+        @staticmethod
+        def make(): return 7
+        @classmethod
+        def build(cls): return cls.__name__
+        @property
+        def size(self): return 8
+        class Inner:
+            def deep(self): return 9
+    class Special(Client):
+        def get(self): return 10
+"""
+SHOP = {"shop__tools": TOOLS, "shop__other": "def helper(): return 0"}
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, memory: Memory) -> Iterator[None]:
+    with modules(tmp_path, **SHOP):
+        yield
+
+
+@contextmanager
+def targets(*texts: str) -> Iterator[Any]:
+    """Instrument these, and give the module `shop.tools`."""
+    TargetInstrumentor().instrument(targets=texts)
+    try:
+        yield importlib.import_module("shop.tools")
+    finally:
+        TargetInstrumentor().uninstrument()
+
+
+def call_everything(tools: Any) -> None:
+    import asyncio
+
+    assert tools.buy("tea", count=2) == "2 tea"
+    with pytest.raises(KeyError):
+        tools.sell("x")
+    assert (tools._secret(), asyncio.run(tools.fetch()), tools.cached(), tools.number) == (1, 2, 3, 4)
+    client = tools.Client()
+    assert (client.get(), client._get(), client.make(), tools.Client.make(), client.build()) == (5, 6, 7, 7, "Client")
+    assert (client.size, tools.Client.Inner().deep(), tools.Special().get()) == (8, 9, 10)
+    assert (tools.helper(), tools.dumps(1)) == (0, "1")
+
+
+@pytest.mark.parametrize(
+    ("target", "components"),
+    [
+        ("shop.tools:buy=tool", ["buy"]),
+        ("shop.tools:sell=tool", ["sell"]),
+        ("shop.tools:_secret=tool", ["_secret"]),
+        ("shop.tools:fetch=tool", ["fetch"]),
+        ("shop.tools:Client.get=tool", ["Client.get"]),
+        ("shop.tools:Client.make=tool", ["Client.make"] * 2),
+        ("shop.tools:Client.build=tool", ["Client.build"]),
+        ("shop.tools:Client.Inner.deep=tool", ["Client.Inner.deep"]),
+        ("shop.*:*=tool", ["buy", "cached", "fetch", "helper", "sell"]),
+        ("*.tools:?uy=tool", ["buy"]),
+        ("shop.tools:_*=tool", ["_secret"]),
+        ("shop.tools:Client.*=tool", ["Client.build", "Client.get", "Client.make", "Client.make"]),
+        ("shop.tools:*.get=tool", ["Client.get", "Special.get"]),
+        ("shop.tools : buy = TOOL", ["buy"]),
+        ("shop:*=tool", []),
+    ],
+)
+def test_what_a_target_stands_for(target: str, components: list[str], shop: None, memory: Memory) -> None:
+    """Functions, methods of every kind, and globs of both; never what a module has imported from elsewhere."""
+    with targets(target) as tools:
+        call_everything(tools)
+    call_everything(tools)
+    assert sorted(path.removeprefix("shop.tools.").removeprefix("shop.other.") for path in memory.paths()) == components
+    assert {said.layer for said in memory.said()} <= {"tool"}
+
+
+def test_a_module_that_is_imported_already(shop: None, memory: Memory) -> None:
+    """It is patched at once, and as it was after `uninstrument`."""
+    before = importlib.import_module("shop.tools").buy
+    with targets("shop.tools:buy=node") as tools:
+        assert tools.buy is not before
+        tools.buy("x")
+    assert tools.buy is before
+    assert [said.layer for said in memory.said()] == ["node"]
+
+
+def test_named_twice(shop: None, memory: Memory) -> None:
+    """Two targets for one function make one span; the first one counts."""
+    with targets("shop.tools:buy=tool", "shop.tools:*=function") as tools:
+        tools.buy("x")
+    assert [said.layer for said in memory.said()] == ["tool"]
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("shop.tools:nothing=tool", "has no nothing"),
+        ("shop.tools:helper=tool", "is of shop.other"),
+        ("shop.tools:Client=tool", "is a class"),
+        ("shop.tools:Nobody.get=tool", "has no Nobody.get"),
+        ("shop.tools:number=tool", "has no number"),
+    ],
+)
+def test_a_target_that_is_not_there(target: str, why: str, shop: None, memory: Memory, logged: list[str]) -> None:
+    """When its module is imported, one line names it and says why; the others work."""
+    with targets(target, "shop.tools:buy=tool") as tools:
+        call_everything(tools)
+    (line,) = logged
+    assert target in line
+    assert why in line
+    assert memory.paths() == ["shop.tools.buy"]
+
+
+WRONG = (
+    "",
+    "buy",
+    "shop.tools",
+    "shop.tools:buy",
+    "shop.tools=tool",
+    ":buy=tool",
+    "shop:=tool",
+    "a:b=lever",
+    "a:b:c=tool",
+)
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_target_that_cannot_be_parsed(text: str) -> None:
+    """In code it is an error that names the value and what is accepted."""
+    with pytest.raises(ConfigurationError) as raised:
+        TargetInstrumentor().instrument(targets=[text])
+    assert repr(text) in str(raised.value)
+    assert "MODULE:CLASS.METHOD=LAYER" in str(raised.value)
+    assert "workflow, step, node, tool, function" in str(raised.value)
+    assert not TargetInstrumentor().is_instrumented_by_opentelemetry
+
+
+def test_what_a_target_says() -> None:
+    """Module, path and layer."""
+    target = parse_target("pkg.tools.*:Class.*=step")
+    assert (target.module, target.path, target.layer, target.is_glob) == ("pkg.tools.*", ("Class", "*"), "step", True)
+    assert target.is_in("pkg.tools.a.b")
+    assert not target.is_in("pkg.tools")
+
+
+APP = "import shop.tools\nprint(shop.tools.buy('tea'), shop.tools.Client().get())\n"
+
+
+def test_without_code(tmp_path: Path) -> None:
+    """Under `opentelemetry-instrument` the variable is enough; a mistake in one costs a line, and one that is not found
+    another.
+    """
+    (tmp_path / "app.py").write_text(APP)
+    with modules(tmp_path, **SHOP):
+        done = run_instrumented(
+            "app.py",
+            folder=tmp_path,
+            debugstore_targets="shop.tools:buy=tool, shop.tools:Client.*=step, broken, absent.module:f=tool",
+        )
+    assert (done.returncode, done.stdout) == (0, "1 tea 5\n")
+    first, second = done.stderr.splitlines()
+    assert "'broken'" in first
+    assert "MODULE:FUNCTION=LAYER" in first
+    assert "absent.module:f=tool" in second
+    found = [(s.attributes["debugstore.layer"], s.name) for s in stored_spans(tmp_path / "debug_data")]
+    assert sorted(found) == [("step", "shop.tools.Client.get"), ("tool", "shop.tools.buy")]
+
+
+def test_from_pyproject(tmp_path: Path) -> None:
+    """The same in `[tool.otel-debugstore]` of the working directory's pyproject.toml."""
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "pyproject.toml").write_text('[tool.otel-debugstore]\ntargets = ["shop.tools:buy=tool"]\n')
+    with modules(tmp_path, **SHOP):
+        done = run_instrumented("app.py", folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 tea 5\n", "")
+    assert [span.name for span in stored_spans(tmp_path / "debug_data")] == ["shop.tools.buy"]
+
+
+def test_no_target_watches_nothing(shop: None) -> None:
+    """Without targets no import is looked at."""
+    before = list(sys.meta_path)
+    with targets():
+        assert sys.meta_path == before
