@@ -431,3 +431,43 @@ def test_the_recursion_limit(recorded: Recorded) -> None:
         endless()
     assert trace.get_current_span() is trace.INVALID_SPAN
     assert sys.getrecursionlimit() >= len(recorded.spans())
+
+
+def test_calls_within_each_other_do_not_overlap(recorded: Recorded) -> None:
+    """The memory of a call is not flagged for its caller's sake, also across calls that are not measured."""
+
+    @tool(name="inner")
+    def inner() -> None:
+        pass
+
+    @function(name="between")
+    def between() -> None:
+        inner()
+
+    for _ in range(3):  # the first calls of a function are measured, too
+        between()
+    with workflow("outer"):
+        between()
+    attributes = [dict(span.attributes or {}) for span in recorded.spans() if span.name == "inner"]
+    assert all("debugstore.memory.net_bytes" in some for some in attributes)
+    assert not any("debugstore.memory.overlapped" in some for some in attributes)
+
+
+def test_calls_beside_each_other_overlap(recorded: Recorded) -> None:
+    """The memory of calls in two threads may be either's, and says so."""
+    ready, done = threading.Event(), threading.Event()
+
+    @tool(name="beside")
+    def beside() -> None:
+        ready.set()
+        done.wait(10)
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    ready.wait(10)
+    with tool("here"):
+        pass
+    done.set()
+    thread.join()
+    for name in ("beside", "here"):
+        assert (recorded.one(name).attributes or {})["debugstore.memory.overlapped"] is True

@@ -13,6 +13,7 @@ from _thread import get_ident
 from collections.abc import Mapping
 from time import perf_counter_ns, thread_time_ns, time_ns
 from typing import Any, Final
+from weakref import ref
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -44,12 +45,14 @@ class Call:
     """One call. `end` or `fail` has to be called once."""
 
     __slots__ = (
+        "__weakref__",
         "_began",
         "_context",
         "_cpu_began",
         "_cpu_ns",
         "_io",
         "_memory",
+        "_nearest_memory",
         "_outcome",
         "_recording_ns",
         "_sampling",
@@ -69,6 +72,7 @@ class Call:
         self._token: Any = None
         self._context: Context | None = None
         self._memory: MemoryMark | None = None
+        self._nearest_memory: MemoryMark | None = None  # its own, or that of the nearest caller that has one
         self._io: Any = None
         self._thread = get_ident()
         self._cpu_began = -1  # running if not negative
@@ -198,8 +202,8 @@ class Call:
                 end_with_trace_state(span, self._sampling, ended)
             else:
                 span.end(ended)
-        has_moved = any(map(attributes.get, _MOVING))
-        self.component.thrift.saw(duration_ns, has_moved)
+        if self.component.layer != "function":
+            self.component.thrift.saw(duration_ns, any(map(attributes.get, _MOVING)))
         meter.recorded(duration_ns, self._recording_ns + perf_counter_ns() - recording_began)
 
     def _measure(self, attributes: dict[str, Any]) -> None:
@@ -251,11 +255,15 @@ def begin(
             return None
         span = component.tracer.start_span(component.name, outer, attributes=component.attributes_at_start)
         call = Call(component, span, recording_began)
-        if span.is_recording():
+        is_recording = span.is_recording()
+        if is_recording:
             _describe(call, inputs, arguments)
+            caller = outer.get(_CALL_KEY)
+            if isinstance(caller, Call):
+                call._nearest_memory = caller._nearest_memory
             if component.is_measured_now():
-                caller = outer.get(_CALL_KEY)
-                call._memory = MEMORY.begin(caller._memory if isinstance(caller, Call) else None)
+                call._memory = call._nearest_memory = MEMORY.begin(call._nearest_memory)
+                call._memory.owner = ref(call)
         elif not span.get_span_context().is_valid:
             return None  # nothing is recorded in this program
         context = Context({**outer, _SPAN_KEY: span, _CALL_KEY: call})
@@ -268,7 +276,7 @@ def begin(
             call._steps = 1
             if call._memory is not None:
                 call._io = IO.begin()
-            if span.is_recording():
+            if is_recording:
                 call._cpu_began = thread_time_ns()
         _start_now(span)
         call._began = perf_counter_ns()

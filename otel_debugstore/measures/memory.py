@@ -28,6 +28,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from otel_debugstore.clock import Clock
@@ -82,6 +83,7 @@ class MemoryMark:
         "maxrss",
         "overlapped",
         "own_mark",
+        "owner",
         "parent",
         "rss",
         "seen",
@@ -90,6 +92,8 @@ class MemoryMark:
 
     def __init__(self, parent: MemoryMark | None, depth: int) -> None:
         self.parent = parent
+        self.owner: Callable[[], object] | None = None
+        """A weak reference to whose call it is: one that is gone was never ended, and counts no more."""
         self.depth = depth
         """How many ancestors were open when it began."""
         self.children = 0
@@ -227,7 +231,7 @@ class MemoryProbe:
             if ancestor.is_open:
                 ancestors.add(ancestor)
             ancestor = ancestor.parent
-        if len(self._open) <= len(ancestors) + 1:
+        if len(self._open) <= len(ancestors) + 1 or not self._has_others(ancestors, mark):
             return
         mark.overlapped = True
         self._alone.pop(mark, None)
@@ -235,6 +239,13 @@ class MemoryProbe:
             if other not in ancestors:
                 other.overlapped = True
                 self._alone.pop(other, None)
+
+    def _has_others(self, ancestors: set[MemoryMark], mark: MemoryMark) -> bool:
+        """Return whether calls other than these are open; forget those whose owner is gone."""
+        for other in list(self._open):
+            if other.owner is not None and other.owner() is None and self._open.pop(other, self) is None:
+                self._close(other)
+        return any(other is not mark and other not in ancestors for other in list(self._open))
 
     def _look(self) -> float | None:
         """Note the memory for all open calls, and say when to do that again; called by the sampler."""
