@@ -14,7 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.datasets import UnavailableError
 from benchmarks.measure import Figure, Options
@@ -30,6 +30,7 @@ BENCHMARKS: Final = (
     "exit_time",
     "import_time",
     "write_record",
+    "calls",
     "no_target",
     "child_start",
 )
@@ -55,9 +56,8 @@ def main() -> int:
         print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
         print(_text(measured), flush=True)
         figures += measured
-    if not arguments.only:
-        _save(figures, arguments.quick)
-        print(f"\n{_text(figures)}\n\nWritten to {RESULTS}.")
+        _save(name, measured, arguments.quick)
+    print(f"\nWritten to {RESULTS}.")
     return int(any(figure.met is False for figure in figures))
 
 
@@ -69,9 +69,11 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _save(figures: Sequence[Figure], quick: bool) -> None:
+def _save(name: str, figures: Sequence[Figure], quick: bool) -> None:
+    """Keep the figures of a benchmark beside those of the others, in place of its last ones."""
     RESULTS.parent.mkdir(exist_ok=True)
-    found = {
+    found = _saved()
+    found[name] = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,
         "machine": {"cores": _cores(), "system": platform.platform(), "python": platform.python_version()},
@@ -81,15 +83,26 @@ def _save(figures: Sequence[Figure], quick: bool) -> None:
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def _saved() -> dict[str, Any]:
+    saved: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return {name: saved[name] for name in BENCHMARKS if name in saved}
+
+
 def _load() -> tuple[str, list[Figure]]:
     """Return where and when the last results were measured, and these."""
-    if not RESULTS.exists():
+    saved = _saved()
+    if not saved:
         raise SystemExit("There are no results yet: run `make bench` first.")
-    saved = json.loads(RESULTS.read_text())
-    machine, versions = saved["machine"], ", ".join(f"{n} {v}" for n, v in saved["versions"].items())
-    figures = [Figure(**{name: value for name, value in one.items() if name != "met"}) for one in saved["figures"]]
-    where = f"{saved['when'][:10]}, {machine['cores']} cores, Python {machine['python']}, {versions}"
-    return where + (" (a quick run)" if saved["quick"] else ""), figures
+    figures = [
+        Figure(**{name: value for name, value in figure.items() if name != "met"})
+        for one in saved.values()
+        for figure in one["figures"]
+    ]
+    newest = max(saved.values(), key=lambda one: one["when"])
+    machine, versions = newest["machine"], ", ".join(f"{n} {v}" for n, v in newest["versions"].items())
+    days = " to ".join(sorted({min(one["when"] for one in saved.values())[:10], newest["when"][:10]}))
+    where = f"{days}, {machine['cores']} cores, Python {machine['python']}, {versions}"
+    return where + (" (partly quick runs)" if any(one["quick"] for one in saved.values()) else ""), figures
 
 
 def _cores() -> int:

@@ -27,6 +27,7 @@ from otel_debugstore.errors import (
 from otel_debugstore_exporters import archive, codec, schema
 from otel_debugstore_exporters.archive import ArchiveError, archive_session
 from otel_debugstore_exporters.batch import Event, Link, Resource, SpanRecord, batch_from_records
+from otel_debugstore_exporters.doctor import examine
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.seal import merge, seal
@@ -337,6 +338,27 @@ def test_an_archive_beside_the_session_counts_once(base: Path, paths: SessionPat
             assert count(another) == expected + 1
         with pytest.raises(ArchiveError, match="exists already"):
             archive_session(paths)
+
+
+def test_what_was_dropped_outlives_the_journal(base: Path, paths: SessionPaths) -> None:
+    """The counts of an archived session are in its archive; what is dropped later adds to them."""
+    with Journal.open(paths.journal) as journal:
+        journal.append([codec.encode(batch_from_records([span(1)]), 1)], {"queue_full": 3})
+
+    def dropped() -> list[int]:
+        with SessionReader(base, ["s"]) as reader:
+            reader.refresh()
+            return sorted(drop.count for drop in reader.drops()["s"])
+
+    archive_session(paths)
+    assert dropped() == [3]
+    shutil.rmtree(paths.archive)
+    archive_session(paths, remove=True)
+    assert dropped() == [3]
+    assert any("3 spans were dropped" in finding.what for finding in examine(base))
+    with Journal.open(paths.journal) as journal:
+        journal.append([codec.encode(batch_from_records([span(2)]), 1)], {"queue_full": 4})
+    assert dropped() == [3, 4]
 
 
 def test_recording_goes_on_after_archiving(base: Path, paths: SessionPaths) -> None:

@@ -20,6 +20,7 @@ import duckdb
 
 from otel_debugstore.errors import DebugStoreError
 from otel_debugstore_exporters import schema
+from otel_debugstore_exporters.archived_drops import write_drops
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.journal_file import DATA_FILE
 from otel_debugstore_exporters.reader import SessionReader, load_archived
@@ -61,6 +62,9 @@ def archive_session(paths: SessionPaths, *, remove: bool = False) -> Path:
                 reader.refresh()
                 export_parquet(reader, temporary)
                 _write_sources(reader, paths.session_id, temporary)
+                if (paths.journal / DATA_FILE).exists():
+                    with Journal.open(paths.journal) as journal:
+                        write_drops(temporary, journal)
                 expected = reader.connection.execute("SELECT count(*) FROM spans").fetchall()[0][0]
                 archived = [segment.path for segment in reader.segments()]
                 held = reader.sources()

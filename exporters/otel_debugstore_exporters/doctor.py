@@ -19,6 +19,7 @@ import duckdb
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
 from otel_debugstore_exporters import codec, schema
 from otel_debugstore_exporters.archive import remove_unfinished, unfinished_archive
+from otel_debugstore_exporters.archived_drops import drops_of
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.journal_file import damage, is_begun
 from otel_debugstore_exporters.reader import open_to_read
@@ -180,6 +181,7 @@ def _examine_archive(paths: SessionPaths, connection: duckdb.DuckDBPyConnection)
 
 def _examine_journal(paths: SessionPaths, segments: list[Segment]) -> Iterator[_Repairable]:
     if not is_begun(paths.journal):
+        yield from _drops(paths, None)
         return
     set_aside = "`debugstore doctor --repair` sets it aside; recording begins a new one"
     try:
@@ -200,10 +202,14 @@ def _examine_journal(paths: SessionPaths, segments: list[Segment]) -> Iterator[_
         return
     with journal:
         yield from _examine_blobs(paths, journal, segments)
-        for drop in journal.drops():
-            why = DROP_REASONS.get(drop.reason, "see docs/losses.md")
-            lost = "payloads were left out" if drop.reason == _PAYLOAD else f"spans were dropped ({drop.reason})"
-            yield _Repairable(_note(paths, f"process {drop.pid}", f"{drop.count} {lost}", why))
+        yield from _drops(paths, journal)
+
+
+def _drops(paths: SessionPaths, journal: Journal | None) -> Iterator[_Repairable]:
+    for drop in drops_of(journal, paths.archive):
+        why = DROP_REASONS.get(drop.reason, "see docs/losses.md")
+        lost = "payloads were left out" if drop.reason == _PAYLOAD else f"spans were dropped ({drop.reason})"
+        yield _Repairable(_note(paths, f"process {drop.pid}", f"{drop.count} {lost}", why))
 
 
 def _examine_blobs(paths: SessionPaths, journal: Journal, segments: list[Segment]) -> Iterator[_Repairable]:

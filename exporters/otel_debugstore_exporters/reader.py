@@ -26,6 +26,7 @@ import duckdb
 
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, QueryError
 from otel_debugstore_exporters import codec, schema, views
+from otel_debugstore_exporters.archived_drops import drops_of
 from otel_debugstore_exporters.arrow import Stager
 from otel_debugstore_exporters.batch import SpanRecord
 from otel_debugstore_exporters.journal import Drop, Journal
@@ -249,7 +250,7 @@ class SessionReader:
 
     def drops(self) -> dict[str, list[Drop]]:
         """Return by session what was dropped there."""
-        return {s: session.journal.drops() if session.journal else [] for s, session in self._sessions.items()}
+        return {s: drops_of(session.journal, session.paths.archive) for s, session in self._sessions.items()}
 
     def segments(self) -> list[Segment]:
         """Return the segments of the view."""
