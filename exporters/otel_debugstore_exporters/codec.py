@@ -27,7 +27,7 @@ BLOB_VERSION: Final = 1
 HEADER: Final = struct.Struct("<BxHIIqqq")
 """version, header length, span count, writer pid (0: unknown), min start, max end, written at."""
 
-_ZSTD_LEVEL: Final = 3
+_ZSTD_LEVEL: Final = 1
 _MAX_RAW_BYTES: Final = 1 << 30
 _BIG_INTEGER: Final = 1
 _MAX_DEPTH: Final = 64
