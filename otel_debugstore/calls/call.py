@@ -16,7 +16,6 @@ from typing import Any, Final
 from weakref import ref
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, create_key
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceState
 from opentelemetry.trace.propagation import _SPAN_KEY
@@ -404,9 +403,3 @@ def _trouble(error: Exception) -> None:
     """Swallow an error of ours; it is said once. What is meant for the program goes on."""
     swallow(error)
     warn_once("calls", f"A call could not be recorded ({error!r}); the program goes on.")
-
-
-def current_span_is_ours() -> bool:
-    """Return whether the current span is that of a recorded call."""
-    call = otel_context.get_value(_CALL_KEY)
-    return isinstance(call, Call) and call.span is trace.get_current_span()
