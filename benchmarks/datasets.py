@@ -87,7 +87,8 @@ def build(base_path: str, session: str) -> dict[str, float]:
     from benchmarks.generate import batches
     from otel_debugstore_exporters.codec import encode
     from otel_debugstore_exporters.journal import Journal
-    from otel_debugstore_exporters.seal import merge, seal
+    from otel_debugstore_exporters.merging import merge
+    from otel_debugstore_exporters.seal import seal
     from otel_debugstore_exporters.session import SessionPaths
 
     paths = SessionPaths(Path(base_path), session)
@@ -98,7 +99,7 @@ def build(base_path: str, session: str) -> dict[str, float]:
         stats = journal.stats()
         began = time.perf_counter()
         seal(paths, journal)
-        merge(paths, at_least=2)
+        merge(paths)
         seconds = time.perf_counter() - began
     return {
         "span_count": stats.span_count,

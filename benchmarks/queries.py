@@ -65,16 +65,15 @@ def grow(base_path: str, session: str) -> None:
 
     paths = SessionPaths(Path(base_path), _TEN_MILLION)
     (source,) = SessionPaths(Path(base_path), session).segments()
-    others = ", ".join(column for column in schema.TABLES["rollup"] if column != "start_s")
     with connect() as connection, attached(connection, source) as original:
         for number in range(10):
             path = paths.further_segment(f"{number:016x}")
             connection.execute(f"ATTACH {quoted(path)} AS made")
             schema.create_tables(connection, "made")
-            connection.execute(
-                f"INSERT INTO made.rollup SELECT start_s + {number * _SHIFT_SECONDS} AS start_s, {others} "
-                f"FROM {original}.rollup"
-            )
+            for table in ("rollup", "rollup_total"):
+                times = [column for column in schema.TABLES[table] if column.endswith("_s")]
+                shifted = ", ".join(f"{time} + {number * _SHIFT_SECONDS} AS {time}" for time in times)
+                connection.execute(f"INSERT INTO made.{table} SELECT * REPLACE ({shifted}) FROM {original}.{table}")
             connection.execute(
                 f"INSERT INTO made.segment SELECT * REPLACE ('{number:032x}' AS source_id) FROM {original}.segment"
             )

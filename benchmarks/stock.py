@@ -16,12 +16,12 @@ def stock_python(folder: Path) -> Path:
     """Make the environment in a folder and return its Python."""
     shadow = folder / "packages"
     shadow.mkdir()
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if not entry.name.startswith(_OURS) and entry.suffix != ".pth":
-            (shadow / entry.name).symlink_to(entry)
     venv.create(folder / "venv", symlinks=True)
     (packages,) = (folder / "venv").glob("lib/python*/site-packages")
-    (packages / "stock.pth").write_text(f"{shadow}\n")
+    (packages / "0-stock.pth").write_text(f"{shadow}\n")  # read first: the others may import what is there
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith(_OURS):
+            ((packages if entry.suffix == ".pth" else shadow) / entry.name).symlink_to(entry)
     return folder / "venv" / "bin" / Path(sys.executable).name
 
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from hashlib import blake2b
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Final, NamedTuple
 
+from otel_debugstore.digest import blake2b
 from otel_debugstore.guard import swallow
 
 _DIGEST_BYTES: Final = 8

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def _measure(text: str, units: Mapping[str, int]) -> float:
 
 
 def _path(value: Any) -> Path:
-    if not os.fspath(value):
+    if not os.fspath(value) or "\0" in str(value):
         raise ValueError(value)
     return Path(value).expanduser()
 
@@ -132,7 +133,7 @@ def _durability(value: Any) -> Durability:
 
 def _count(value: Any) -> int:
     number = int(value)
-    if number < 1 or number != float(value):
+    if not 1 <= number <= sys.maxsize or number != float(value):
         raise ValueError(value)
     return number
 

@@ -124,6 +124,31 @@ counted. "off" records every call; also by component: "1%, shop.parse=5%".
 Default: 1%
 """
 
+OTEL_DEBUGSTORE_PAYLOAD_BYTES: Final = "OTEL_DEBUGSTORE_PAYLOAD_BYTES"
+"""
+.. envvar:: OTEL_DEBUGSTORE_PAYLOAD_BYTES
+
+The most that is kept of the arguments, or of the result, of one call: bytes, or a number with a unit
+as for the queue, from 256 to 4MiB. One text may have half of it.
+Default: 64KiB
+"""
+
+OTEL_DEBUGSTORE_PAYLOAD_ITEMS: Final = "OTEL_DEBUGSTORE_PAYLOAD_ITEMS"
+"""
+.. envvar:: OTEL_DEBUGSTORE_PAYLOAD_ITEMS
+
+The most items that are kept of all lists, maps and other containers in them together, from 1 to 1000000.
+Default: 4096
+"""
+
+OTEL_DEBUGSTORE_PAYLOAD_DEPTH: Final = "OTEL_DEBUGSTORE_PAYLOAD_DEPTH"
+"""
+.. envvar:: OTEL_DEBUGSTORE_PAYLOAD_DEPTH
+
+How many containers in one another are kept, from 1 to 60.
+Default: 20
+"""
+
 OTEL_DEBUGSTORE_EXPORT_PAYLOADS: Final = "OTEL_DEBUGSTORE_EXPORT_PAYLOADS"
 """
 .. envvar:: OTEL_DEBUGSTORE_EXPORT_PAYLOADS

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -29,6 +33,27 @@ def _reset_all() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_all)
+
+
+_quiet: Any = None  # the filter of warnings that `_spare_a_warning` made
+
+
+def _spare_a_warning() -> None:
+    """Where the program has one thread, keep from it what Python says to who forks with several: they are ours.
+
+    The filter stays until a fork finds others: some versions of Python warn only after all that is called at a fork.
+    """
+    global _quiet
+    if threading.active_count() == 1:
+        warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded, use of", DeprecationWarning)
+        _quiet = warnings.filters[0]
+    else:
+        with contextlib.suppress(ValueError):
+            warnings.filters.remove(_quiet)  # type: ignore[attr-defined]
+
+
+if sys.version_info >= (3, 12):
+    os.register_at_fork(before=_spare_a_warning)
 
 
 def call_at_fork(before: Callable[[], None], in_parent: Callable[[], None], in_child: Callable[[], None]) -> None:

@@ -30,7 +30,7 @@ def is_meant_for_the_program(error: BaseException) -> bool:
     return is_raised_in_ours and not _is_of_a_library(type(error))
 
 
-def swallow(error: Exception) -> None:
+def swallow(error: BaseException) -> None:
     """Do nothing with an error that was caught in our code, unless it is meant for the program: raise it again."""
     if is_meant_for_the_program(error):
         raise error

@@ -3,11 +3,14 @@
 - `os._exit` and `os.exec*` flush first, for at most 2 s. So multiprocessing and Celery workers, which
   end by `os._exit`, lose nothing.
 - SIGTERM, where its action is the default one: see `sigterm`. At most 2 s too, and the exit status stays.
+- Before either flush what is open of its own accord (workflows of a tracker) is ended, in a thread of its own, since
+  the main thread may have been interrupted anywhere; that is waited for at most 1 s.
 - A normal end, an unhandled exception and SIGINT run `atexit`, where the provider shuts down.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -15,12 +18,14 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from otel_debugstore.background import BackgroundThread
 from otel_debugstore.clock import Clock
 from otel_debugstore.fork import reset_after_fork
 from otel_debugstore.sigterm import SigtermWatch
 
 FLUSH_SECONDS: Final = 2.0
 
+_CLOSE_SECONDS: Final = 1.0
 _ENDINGS: Final = ("_exit", "execv", "execve")  # the other exec functions of `os` call the last two
 
 
@@ -30,10 +35,25 @@ class Flushable(Protocol):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Write them within the timeout, waiting for no lock that an interrupted frame may hold."""
 
+    def stand_by(self) -> None:
+        """Say `has_unsaved` now, though no span has ended, and write what waits. Must not wait."""
 
-def flush(seconds: float = FLUSH_SECONDS) -> None:
-    """Flush all that was given to `flush_at_end`, for at most `seconds` together. Never raises."""
-    deadline = Clock.monotonic() + seconds
+
+class Closable(Protocol):
+    """Has spans open that nobody ends when the process ends."""
+
+    def close_all(self, outcome: str) -> None:
+        """End them, so that they can be flushed. Never raises."""
+
+
+def flush(outcome: str) -> None:
+    """Close what is open, and flush all that was given to `flush_at_end`, for at most 2 s together. Never raises.
+
+    Args:
+        outcome: How what is open ended.
+    """
+    deadline = Clock.monotonic() + FLUSH_SECONDS
+    _close(outcome)
     for flushable in list(_flushables):
         try:
             flushable.force_flush(max(0, int((deadline - Clock.monotonic()) * 1000)))
@@ -41,16 +61,30 @@ def flush(seconds: float = FLUSH_SECONDS) -> None:
             continue
 
 
+def _close(outcome: str) -> None:
+    if _unsaved.open:
+        with contextlib.suppress(RuntimeError):  # there is no thread to be had
+            BackgroundThread(functools.partial(_close_all, outcome)).join(_CLOSE_SECONDS)
+
+
+def _close_all(outcome: str) -> None:
+    for closable in list(_unsaved.open):
+        with contextlib.suppress(Exception):  # it would be printed
+            closable.close_all(outcome)
+
+
 class _Unsaved:
     """Those that have spans to lose, for which SIGTERM is watched."""
 
     def __init__(self) -> None:
         self.things: set[Any] = set()
-        self.sigterm = SigtermWatch(flush)
+        self.open: set[Closable] = set()
+        self.sigterm = SigtermWatch(functools.partial(flush, "terminated"))
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
         self.things.clear()
+        self.open.clear()
         self.sigterm.after_fork_in_child()
 
 
@@ -87,6 +121,29 @@ def has_saved(flushable: Flushable) -> None:
         _unsaved.sigterm.disarm()
 
 
+def has_open(closable: Closable) -> None:
+    """Have `closable` closed before the process ends, until it says that it has nothing open (`has_closed`)."""
+    if closable not in _unsaved.open:
+        _unsaved.open.add(closable)
+        stand_by()
+
+
+def has_closed(closable: Closable) -> None:
+    """Do not close it any more."""
+    _unsaved.open.discard(closable)
+
+
+def is_anything_open() -> bool:
+    """Return whether something would be closed before the process ends."""
+    return bool(_unsaved.open)
+
+
+def stand_by() -> None:
+    """Tell those that were given to `flush_at_end` that there is something to lose, though no span has ended."""
+    for flushable in list(_flushables):
+        flushable.stand_by()
+
+
 def check_signals() -> None:
     """See to it that a signal that came has its effect."""
     if _unsaved.things:
@@ -97,6 +154,7 @@ def restore() -> None:
     """Undo what `flush_at_end` did to the process; for tests."""
     _flushables.clear()
     _unsaved.things.clear()
+    _unsaved.open.clear()
     for (module, name), original in _originals.items():
         setattr(module, name, original)
     _originals.clear()
@@ -124,7 +182,7 @@ def _keeping_ours(real: Callable[..., Any]) -> Callable[..., Any]:
 def _flushing(real: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(real)
     def end(*args: Any, **kwargs: Any) -> Any:
-        flush()
+        flush("exit")
         return real(*args, **kwargs)
 
     end.__module__ = "os"  # not "posix", where `pickle` would look for it and find another one

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from otel_debugstore.log import warn_once
@@ -24,12 +25,14 @@ from otel_debugstore.secret_kinds import (
     EMAIL,
     EMAIL_NAME,
     EXPRESSION,
+    FLAG,
     IDENTIFIER,
     LINE,
     NAME_BEFORE,
     PLACEHOLDER,
     QUOTED,
     RULES,
+    Pattern,
     Rule,
 )
 from otel_debugstore.secret_names import NOT_IN_TEXT, SecretNames
@@ -67,7 +70,7 @@ class Masker:
         self._by_needle: Final[dict[str, list[Rule | None]]] = _index(rules, self._names.needles())
         expression = _alternatives(self._by_needle)
         self._search: Final[Callable[..., re.Match[str] | None]] = re.compile(expression).search
-        self._search_bytes: Final = re.compile(expression.encode()).search
+        self._search_bytes: Final = Pattern(expression.encode()).search
         self._kinds: dict[str, str | None] = {}
         self._clean: set[str] = set()
 
@@ -86,6 +89,13 @@ class Masker:
     def mask_key(self, name: object) -> bool:
         """Return whether what has this name is to be masked."""
         return self.key_kind(name) is not None
+
+    def flag_kind(self, flag: object, value: object) -> str | None:
+        """Return which secret a value is that comes after a flag in a command line: `["--password", value]`."""
+        if not (isinstance(flag, str) and flag[:1] == "-" and len(flag) <= _LONGEST_NEEDLE and "=" not in flag):
+            return None
+        is_flag = isinstance(value, str) and value[:2] == "--"
+        return None if is_flag or not is_secret_value(value) else self.key_kind(flag)
 
     def find(self, text: str) -> tuple[str, ...]:
         """Return the kinds of the secrets in a text, in their order."""
@@ -161,6 +171,9 @@ class Masker:
             return self.mask_attributes(value, depth + 1)
         if isinstance(value, Sequence):
             items = [self.mask_value("", item, depth + 1) for item in value]
+            for place, (flag, item) in enumerate(pairwise(value), 1):
+                if items[place] is item and (kind := self.flag_kind(flag, item)) is not None:
+                    items[place] = masked_value(kind)
             return value if all(map(lambda old, new: old is new, value, items)) else tuple(items)
         return value
 
@@ -199,7 +212,7 @@ class Masker:
         """Return the place of the value, if the name of a secret is here and a value is given to it."""
         found = ASSIGNMENT.match(text, position)
         if found is None:
-            return None
+            return self._after_flag(text, position)
         before = NAME_BEFORE.search(text, max(0, position - 64), position)
         kind = self.key_kind(text[before.start() if before else position : found.end("name")])
         if kind is None:
@@ -216,6 +229,24 @@ class Masker:
         is_spaced = found.group()[-1] in " \t"
         end = bare.start() + len(bare.group().rstrip(")]}" if kind not in _HEADERS else " \t"))
         return (bare.start(), end, kind) if _is_bare_secret(kind, text[bare.start() : end], is_spaced) else None
+
+    def _after_flag(self, text: str, position: int) -> Span | None:
+        """Return the place of the value, if a flag that is named like a secret is here and a value after it.
+
+        Words of letters only are none: help texts and source code are full of flags.
+        """
+        if "--" not in text[max(0, position - 64) : position]:
+            return None
+        found = FLAG.match(text, position)
+        before = NAME_BEFORE.search(text, max(0, position - 64), position)
+        if found is None or before is None or not before.group().startswith("--"):
+            return None
+        kind = self.key_kind(before.group() + found["name"])
+        group = "quoted" if found["quoted"] else "bare"
+        value = found[group]
+        if kind is None or value.isalpha() or value.startswith(("-", _MARK.strip())) or _is_too_short(kind, value):
+            return None
+        return None if PLACEHOLDER.fullmatch(value[:80]) else (*found.span(group), kind)
 
 
 def masked_value(kind: str) -> str:

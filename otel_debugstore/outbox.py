@@ -79,12 +79,15 @@ class Outbox:
     def __init__(self) -> None:
         self.is_open = False
         """Whether somebody takes what is put here."""
+        self.has_silent_counts = False
+        """Whether calls may be counted at any time though no span ends."""
         self._counters: list[Callable[[], list[CallCount]]] = []
         self.after_fork_in_child()
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
         """Start over with nothing waiting."""
+        self.has_silent_counts = False
         self._payloads: deque[Payload] = deque()
         self._code: deque[Callable[[], Code]] = deque()
         self._sent: dict[str, None] = {}
@@ -121,6 +124,14 @@ class Outbox:
     def add_counter(self, take: Callable[[], list[CallCount]]) -> None:
         """Have `take` called whenever something is written; it returns what was counted since the last time."""
         self._counters.append(take)
+
+    def expect_counts(self) -> None:
+        """Say that from now on calls are counted though no span ends: who writes has to look without being told."""
+        if not self.has_silent_counts:
+            from otel_debugstore.lifecycle import stand_by
+
+            self.has_silent_counts = True
+            stand_by()
 
     def take(self) -> Extras:
         """Return what was put here since the last time."""

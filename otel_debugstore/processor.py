@@ -33,8 +33,9 @@ from otel_debugstore.background import BackgroundThread
 from otel_debugstore.clock import Clock
 from otel_debugstore.fork import reset_after_fork
 from otel_debugstore.guard import is_meant_for_the_program
-from otel_debugstore.lifecycle import check_signals, has_saved, has_unsaved
+from otel_debugstore.lifecycle import check_signals, has_saved, has_unsaved, is_anything_open
 from otel_debugstore.log import warn_once
+from otel_debugstore.outbox import OUTBOX
 from otel_debugstore.span_queue import SpanQueue
 
 SHUTDOWN_SECONDS: Final = 10.0
@@ -105,7 +106,7 @@ class BoundedSpanProcessor(SpanProcessor):
     """Queues ended spans up to a bound in bytes and hands them to a sink from threads of its own."""
 
     def __init__(self, sink: BatchSink, *, max_bytes: int = 64 << 20, schedule_delay_millis: float = 1000) -> None:
-        """Make a processor; its threads start with the first span.
+        """Make a processor; its threads start with the first span, or when it has to stand by.
 
         Args:
             sink: Where the spans go.
@@ -159,6 +160,11 @@ class BoundedSpanProcessor(SpanProcessor):
                 raise
             self._dropped[FAILED] += 1
 
+    def stand_by(self) -> None:
+        """Watch signals, and write what the sink finds by itself, though no span has ended. Never waits."""
+        if not self._is_ready and not self.is_shut_down:
+            self._become_ready()
+
     def is_busy(self) -> bool:
         """Return whether spans come in faster than they are written right now."""
         return self._queue.is_busy()
@@ -176,7 +182,7 @@ class BoundedSpanProcessor(SpanProcessor):
             self._wake.set()
             if self._has_threads:  # else the worker may have ended before it saw the ticket
                 return ticket.wait(seconds)
-        if self._queue or self.is_shut_down:
+        if self._queue or self.is_shut_down or OUTBOX.has_silent_counts:
             return self._write_down(seconds)
         return True
 
@@ -232,10 +238,10 @@ class BoundedSpanProcessor(SpanProcessor):
 
     def _rest_if_idle(self, last_commit: int) -> None:
         """Watch signals no more when nothing came since the last commit and all before was committed."""
-        if self._is_ready and last_commit == self._handed_over == self._committed:
+        if self._is_ready and not _may_come() and last_commit == self._handed_over == self._committed:
             has_saved(self)
             self._is_ready = False
-            if self._queue:  # it came just now
+            if self._queue or _may_come():  # it came just now
                 self._become_ready()
 
     def _commit_when_wanted(self) -> None:
@@ -316,6 +322,11 @@ class BoundedSpanProcessor(SpanProcessor):
             if new:
                 self.sink.drop(reason, new)
                 self._reported[reason] = count
+
+
+def _may_come() -> bool:
+    """Return whether there may be something to lose though no span has ended."""
+    return OUTBOX.has_silent_counts or is_anything_open()
 
 
 def _take_all(tickets: deque[_Ticket]) -> list[_Ticket]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar, get_args
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
+from otel_debugstore.config import parse_bytes
 from otel_debugstore.layers import LAYERS
 from otel_debugstore.log import warn_once
 
@@ -25,12 +25,11 @@ _MAX_PYPROJECT_BYTES: Final = 1 << 20
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Rules(Generic[_T]):
+class Rules(NamedTuple, Generic[_T]):
     """A value for every component: `default`, unless a layer or, before that, a glob of components has its own."""
 
     default: _T
-    by_layer: Mapping[str, _T] = field(default_factory=dict)
+    by_layer: Mapping[str, _T] = {}  # nobody changes it
     by_component: tuple[tuple[str, _T], ...] = ()
     """Globs and their values; the last one that matches counts."""
 
@@ -46,24 +45,29 @@ class Rules(Generic[_T]):
         return any(fnmatchcase(component, glob) for glob, _ in self.by_component)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingSettings:
+class RecordingSettings(NamedTuple):
     """How calls are recorded. The field `x_y` is read from `OTEL_DEBUGSTORE_X_Y`, and from `x-y` in pyproject.toml."""
 
-    capture: Rules[Capture] = field(default_factory=lambda: Rules("full"))
-    overhead_budget: Rules[float | None] = field(default_factory=lambda: Rules(0.01))
+    capture: Rules[Capture] = Rules("full")
+    overhead_budget: Rules[float | None] = Rules(0.01)
     """Which share of the time recording may take; None records everything."""
     targets: tuple[str, ...] = ()
     """`module:qualified.name=layer`, with globs; see `instrumentors.targets`."""
     child: Child = "full"
-    hooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hooks: Mapping[str, tuple[str, ...]] = {}
     """By hook (`registry`, `node_runner`, ...) the names that its module may have."""
     thread_pools: bool = False
     """Whether context is carried into `ThreadPoolExecutor`."""
+    payload_bytes: int = 64 << 10
+    """Caps of one payload, as `payload.Limits` has them: the size of its content;"""
+    payload_items: int = 4096
+    """the items in all of its containers together;"""
+    payload_depth: int = 20
+    """and how many containers may be in one another."""
     mask_keys: tuple[str, ...] = ()
     mask_patterns: tuple[str, ...] = ()
     mask_emails: bool = False
-    layers: Mapping[str, str] = field(default_factory=dict)
+    layers: Mapping[str, str] = {}
     """`attribute=value` -> layer, for spans of others."""
     export_payloads: bool = False
     """Whether other exporters get the content of payloads, as attributes."""
@@ -154,6 +158,19 @@ def _capture(value: Any) -> str:
     return _one_of(get_args(Capture), value)
 
 
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        try:
+            number = parse_bytes(str(value))
+        except ValueError:
+            number = -1
+        if not least <= number <= most:
+            raise ValueError(f"it has to be a whole number from {least} to {most}.")
+        return number
+
+    return read
+
+
 def _budget(value: Any) -> float | None:
     word = str(value).strip().lower()
     if word == "off":
@@ -204,6 +221,9 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "child": _child,
     "hooks": _hooks,
     "thread_pools": _boolean,
+    "payload_bytes": _whole(256, 4 << 20),
+    "payload_items": _whole(1, 1_000_000),
+    "payload_depth": _whole(1, 60),
     "mask_keys": _list,
     "mask_patterns": lambda value: (value,) if isinstance(value, str) else _list(value),
     "mask_emails": _boolean,

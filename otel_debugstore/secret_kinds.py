@@ -9,8 +9,35 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import sys
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import AnyStr, Final, Generic, NamedTuple
+
+
+class Pattern(Generic[AnyStr]):
+    """A regular expression that is compiled when it is first tried: few programs show most kinds of secrets."""
+
+    def __init__(self, expression: AnyStr, flags: int = 0) -> None:
+        self._expression: AnyStr = expression
+        self._flags = flags
+        self._known: re.Pattern[AnyStr] | None = None
+
+    def match(self, text: AnyStr, position: int = 0) -> re.Match[AnyStr] | None:
+        """Return what is found at a position of a text."""
+        return self._compiled().match(text, position)
+
+    def search(self, text: AnyStr, start: int = 0, end: int = sys.maxsize) -> re.Match[AnyStr] | None:
+        """Return what is found first in a part of a text."""
+        return self._compiled().search(text, start, end)
+
+    def fullmatch(self, text: AnyStr) -> re.Match[AnyStr] | None:
+        """Return the text, if it is what is looked for and nothing else."""
+        return self._compiled().fullmatch(text)
+
+    def _compiled(self) -> re.Pattern[AnyStr]:
+        if self._known is None:  # no `cached_property`: its lock may be held while another thread forks
+            self._known = re.compile(self._expression, self._flags)
+        return self._known
 
 
 class Rule(NamedTuple):
@@ -26,7 +53,7 @@ class Rule(NamedTuple):
 
     kind: str
     needles: tuple[str, ...]
-    pattern: re.Pattern[str]
+    pattern: Pattern[str]
     lead: int = 0
     accept: Callable[[str], bool] | None = None
 
@@ -34,7 +61,7 @@ class Rule(NamedTuple):
 def _rule(
     kind: str, needles: str, pattern: str, lead: int = 0, accept: Callable[[str], bool] | None = None, flags: int = 0
 ) -> Rule:
-    return Rule(kind, tuple(needles.split()), re.compile(pattern, re.ASCII | flags), lead, accept)
+    return Rule(kind, tuple(needles.split()), Pattern(pattern, re.ASCII | flags), lead, accept)
 
 
 def _is_basic_credential(text: str) -> bool:
@@ -52,7 +79,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "private key",
         ("-----begin",),
-        re.compile(
+        Pattern(
             r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
             r"(?:[^-]|-(?!----)){0,16384}+(?:-----END [A-Z0-9 ]{1,40}-----)?"
         ),
@@ -100,38 +127,45 @@ RULES: Final[tuple[Rule, ...]] = (
 EMAIL: Final = Rule(
     "e-mail",
     ("@",),
-    re.compile(r"@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"),
+    Pattern(r"@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"),
 )
 """The part from the "@" on; `masking` adds what is before it."""
 
-EMAIL_NAME: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}\Z")
+EMAIL_NAME: Final = Pattern(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}\Z")
 
-ASSIGNMENT: Final = re.compile(
+ASSIGNMENT: Final = Pattern(
     r"""(?P<name>[\w.-]{0,40}+)(?:\\{0,3}["'`]|[\])]){0,3}[ \t]{0,3}(?P<sep>=>|:=|=(?!=)|:(?![:/]))[ \t]{0,3}""",
     re.ASCII,
 )
 """What follows the name of a secret in `name = value`, `"name": value`, `name=value`."""
 
-NAME_BEFORE: Final = re.compile(r"[\w.-]{1,64}\Z", re.ASCII)
+FLAG: Final = Pattern(
+    r"""(?P<name>[\w-]{0,40}+)(?:[ \t]{1,3}(?P<bare>(?!-)[^\s"'`,;]{1,4096}+)"""
+    r"""|["'],[ ]{0,3}(?P<quote>["'])(?P<quoted>[^\s"'\\]{1,4096}+)(?P=quote))""",
+    re.ASCII,
+)
+"""What follows the name of a secret in the arguments of a command: `--name value`, `'--name', 'value'`."""
 
-QUOTED: Final = re.compile(
+NAME_BEFORE: Final = Pattern(r"[\w.-]{1,64}\Z", re.ASCII)
+
+QUOTED: Final = Pattern(
     r"""[bru]{0,2}(?:"((?:[^"\\\r\n]|\\.){1,16384}+)|'((?:[^'\\\r\n]|\\.){1,16384}+)"""
     r"""|\\{1,3}"((?:[^"\\\r\n]|\\{1,3}[^"\\]){1,16384}+))"""
 )
-BARE: Final = re.compile(r"""[^\s,;&"'`<>{\[(*$%)\]}][^\s,;&"'`<>]{0,4095}+""")
-LINE: Final = re.compile(r"""[^\s"'`<>{\[(*$%)\]}][^\r\n"'`]{0,16383}+""")
+BARE: Final = Pattern(r"""[^\s,;&"'`<>{\[(*$%)\]}][^\s,;&"'`<>]{0,4095}+""")
+LINE: Final = Pattern(r"""[^\s"'`<>{\[(*$%)\]}][^\r\n"'`]{0,16383}+""")
 """The value of a header: to the end of the line."""
 
-PLACEHOLDER: Final = re.compile(
+PLACEHOLDER: Final = Pattern(
     r"\$?\{[^{}\r\n]{0,64}\}|<[^<>\r\n]{0,64}>|\$\w{1,64}|%\(\w{0,64}\)s|%s|[*.]{3,}+|x{3,}+|\{\{[^{}\r\n]{0,64}\}\}",
     re.ASCII,
 )
 """What stands in the place of a secret, in templates and examples."""
 
-EXPRESSION: Final = re.compile(r"[A-Za-z_][\w.]*+[(\[]|[A-Za-z_]+(?:\.[A-Za-z_]+)+\Z", re.ASCII)
+EXPRESSION: Final = Pattern(r"[A-Za-z_][\w.]*+[(\[]|[A-Za-z_]+(?:\.[A-Za-z_]+)+\Z", re.ASCII)
 """Source code that computes a value: a call, an index, a dotted name."""
 
-IDENTIFIER: Final = re.compile(r"[A-Za-z_]+\Z")
+IDENTIFIER: Final = Pattern(r"[A-Za-z_]+\Z")
 _CODE: Final = """
     str int float bool bytes none null nil true false optional any dict list tuple set object string number
     boolean union literal callable type self required undefined

@@ -10,6 +10,9 @@ from otel_debugstore.errors import InvalidSessionIdError
 
 MAX_LENGTH: Final = 128
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9._-]+")
+_RESERVED: Final = "state"
+"""`state.lmdb` is no session's journal: it holds what changes after it was recorded."""
+_CHOOSE: Final = "Choose another one."
 _FORBIDDEN: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -17,13 +20,19 @@ def check_session_id(session_id: str) -> str:
     """Return `session_id` if it can be one.
 
     Raises:
-        InvalidSessionIdError: It is empty, too long, starts with a dot or a hyphen, or holds anything but
-            ASCII letters, digits, `.`, `_` and `-`.
+        InvalidSessionIdError: It is no text, empty, too long, reserved, starts with a dot or a hyphen, or holds
+            anything but ASCII letters, digits, `.`, `_` and `-`.
     """
+    if not isinstance(session_id, str):
+        raise InvalidSessionIdError(f"Session id {session_id!r:.{MAX_LENGTH}} can't be used: an id is text. {_CHOOSE}")
+    if session_id.lower() == _RESERVED:  # some file systems take capitals for small letters
+        raise InvalidSessionIdError(
+            f"Session id {session_id!r} can't be used: {_RESERVED}.lmdb is a file of the store's own. {_CHOOSE}"
+        )
     if not _ALLOWED.fullmatch(session_id) or session_id[0] in ".-" or len(session_id) > MAX_LENGTH:
         raise InvalidSessionIdError(
             f"Session id {session_id[:MAX_LENGTH]!r} can't be used: an id has 1 to {MAX_LENGTH} letters, "
-            "digits (ASCII), '.', '_' and '-', and starts with a letter, a digit or '_'. Choose another one."
+            f"digits (ASCII), '.', '_' and '-', and starts with a letter, a digit or '_'. {_CHOOSE}"
         )
     return session_id
 

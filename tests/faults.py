@@ -18,8 +18,9 @@ from typing import Any
 
 from otel_debugstore_exporters import doctor
 from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.merging import merge
 from otel_debugstore_exporters.reader import SessionReader
-from otel_debugstore_exporters.seal import merge, seal
+from otel_debugstore_exporters.seal import seal
 from otel_debugstore_exporters.session import SessionPaths
 
 _TESTS = Path(__file__).parent
@@ -148,7 +149,7 @@ def seal_and_merge(paths: SessionPaths) -> None:
         seal(paths, journal)
     with paths.lock("merge", timeout_seconds=PATIENCE_SECONDS) as mine:
         assert mine
-        merge(paths, at_least=2)
+        merge(paths)
 
 
 def assert_sound(paths: SessionPaths, acknowledged: Iterable[str]) -> None:

@@ -14,3 +14,8 @@ def stored_spans(base_path: Path) -> list[SpanRecord]:
         reader.refresh()
         (_,) = reader.session_ids
         return list(reader.records())
+
+
+def count_spans(reader: SessionReader) -> int:
+    """Return how many spans a reader shows."""
+    return int(reader.query("SELECT count(*) FROM spans").rows[0][0])

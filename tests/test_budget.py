@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
+from time import perf_counter_ns
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
+from commands import run, run_well
 from otel_debugstore import configure, function, instrument, tool
 from otel_debugstore.recording_settings import recording_settings
 from otel_debugstore_exporters.batch import SpanRecord
@@ -72,6 +76,63 @@ def test_counts_are_exact(base_path: Path) -> None:
     assert recorded == len(spans) < THREADS * CALLS / 2
     assert calls + recorded == THREADS * CALLS
     assert errors + sum(span.status_code == 2 for span in spans) == THREADS * CALLS // FAIL_EVERY
+    assert duration > 0
+
+
+def test_top_shows_what_the_program_counted(base_path: Path) -> None:
+    """Calls and errors are those of the program; their time is more than it measured inside, and less than outside."""
+    inside_ns = outside_ns = errors = 0
+
+    @function(name="often")
+    def often(number: int) -> int:
+        nonlocal inside_ns
+        began = perf_counter_ns()
+        try:
+            if number % FAIL_EVERY == 0:
+                raise LookupError(number)
+            return sum(range(number % 50))
+        finally:
+            inside_ns += perf_counter_ns() - began
+
+    for number in range(1, CALLS + 1):
+        began = perf_counter_ns()
+        try:
+            often(number)
+        except LookupError:
+            errors += 1
+        outside_ns += perf_counter_ns() - began
+    assert len(flushed(base_path)) < CALLS / 2
+    for grouping in ("component", "layer", "name", "session", "pid"):
+        (row,) = json.loads(run_well("top", "--data-dir", base_path, "--by", grouping, "--format", "json"))
+        assert row["count"] == CALLS
+        assert row["error_rate"] == errors / CALLS
+        assert inside_ns < row["total_ns"] < outside_ns
+        assert 0 < row["recording_ns"] < outside_ns
+    assert "Recording these calls took" in run("top", "--data-dir", base_path).stderr
+    estimated = run("top", "--data-dir", base_path, "--by", "thread_id")
+    assert "estimated" in estimated.stderr
+
+
+def test_calls_that_a_sampler_drops_are_counted(tmp_path: Path) -> None:
+    """With a sampler of the program's, spans and counted calls still make all calls, errors included."""
+    trace.set_tracer_provider(TracerProvider(sampler=TraceIdRatioBased(0.25)))
+    configure(session_id="s", base_path=tmp_path)
+
+    @tool(name="work")
+    def work(number: int) -> None:
+        if number % 10 == 0:
+            raise LookupError(number)
+
+    for number in range(1, 401):
+        try:
+            work(number)
+        except LookupError:
+            continue
+    spans = flushed(tmp_path)
+    calls, errors, duration, recorded = counted(tmp_path, "work")
+    assert (recorded, calls) == (len(spans), 400 - len(spans))
+    assert 0 < recorded < 400
+    assert errors == 40 - sum(span.status_code == 2 for span in spans)
     assert duration > 0
 
 

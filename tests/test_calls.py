@@ -396,7 +396,7 @@ def test_what_a_sampler_leaves_out() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: instrument(layer="tol"),
+        lambda: instrument(layer="tol"),  # type: ignore[arg-type]
         lambda: tool(5),  # type: ignore[call-overload]
         lambda: tool(name="a")(None),  # type: ignore[type-var]
         lambda: tool(Adder),

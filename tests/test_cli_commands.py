@@ -19,6 +19,7 @@ import duckdb
 import pytest
 
 from commands import DEBUGSTORE, environment, refused, run, run_well, start
+from otel_debugstore import DebugStore
 from otel_debugstore_exporters.session import SessionPaths, list_sessions
 from sessions import MS, START_NS, hex_id, span, write_journal, write_sealed
 
@@ -290,6 +291,25 @@ def test_seal(data: Path) -> None:
     assert (row["result"], row["segment_count"]) == ("sealed", 1)
     with duckdb.connect(str(SessionPaths(data, "s").main_segment), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM spans").fetchall() == [(3,)]
+
+
+def test_seal_asks_the_program_that_records(data: Path) -> None:
+    """It seals at once what it would else have kept in the journal, and goes on."""
+    paths = SessionPaths(data, "live")
+
+    def nobody_seals() -> bool:
+        with paths.lock("seal") as mine:
+            return mine
+
+    with DebugStore("live", data) as store:
+        store.write_record("tool", "a", "x")
+        store.flush()
+        deadline = time.monotonic() + 30
+        while nobody_seals() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        (row,) = as_json("seal", "--data-dir", data, "--session", "live")
+        assert (row["result"], row["segment_count"]) == ("sealed by the program that records into it", 1)
+        assert store.get_stats()["journal_record_count"] == 0
 
 
 def test_doctor(data: Path) -> None:

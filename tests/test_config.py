@@ -49,7 +49,7 @@ def test_every_variable_is_a_setting() -> None:
     names = {name: value for name, value in vars(environment_variables).items() if name.startswith("OTEL_")}
     assert all(name == value for name, value in names.items())
     settings = len(dataclasses.fields(Settings)) - 1  # the map size is for code
-    assert len(names) == settings + len(dataclasses.fields(RecordingSettings))
+    assert len(names) == settings + len(RecordingSettings._fields)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,18 @@ def test_tolerant_leaves_bad_overrides_out(logged: list[str]) -> None:
     settings = Settings.tolerant({}, queue_max_bytes="1MiB", durability="x", nonsense=1)
     assert settings == Settings(queue_max_bytes=1 << 20)
     assert len(logged) == 2
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1e3", "5GB"])
+def test_caps_of_payloads(text: str, tmp_path: Path, logged: list[str]) -> None:
+    """They come from variables or pyproject.toml; one that can't be used costs a line, and the default is taken."""
+    (tmp_path / "pyproject.toml").write_text("[tool.otel-debugstore]\npayload-items = 7\npayload-bytes = '1MiB'\n")
+    settings = RecordingSettings.read({"OTEL_DEBUGSTORE_PAYLOAD_BYTES": "2KiB"}, tmp_path / "pyproject.toml")
+    assert (settings.payload_bytes, settings.payload_items, settings.payload_depth) == (2048, 7, 20)
+    assert not logged
+    names = ("OTEL_DEBUGSTORE_PAYLOAD_BYTES", "OTEL_DEBUGSTORE_PAYLOAD_ITEMS", "OTEL_DEBUGSTORE_PAYLOAD_DEPTH")
+    assert RecordingSettings.read(dict.fromkeys(names, text), tmp_path / "none") == RecordingSettings()
+    assert len(logged) == 3
 
 
 @pytest.mark.parametrize(

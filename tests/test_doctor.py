@@ -202,15 +202,14 @@ def test_drops_are_noted(paths: SessionPaths) -> None:
 
 def test_leftovers_are_removed(session: SessionPaths, workers: Workers) -> None:
     """What a dead writer left, segments that a larger one holds, and blobs that a segment holds."""
-    dead = workers.start("write", session, writer=1, count=1)
-    dead.wait()
+    workers.run("write", session, writer=1, count=1)
     shutil.copytree(session.journal, session.base_path / "journal before")
     further = next(path for path in session.segments() if path != session.main_segment)
     kept = further.read_bytes()
     names = stored_names(session)
     seal_and_merge(session)
     further.write_bytes(kept)
-    (session.base_path / f".s+0123456789abcdef.{dead.pid}.tmp").write_bytes(b"x")
+    Path(*workers.run("name_segment", session)).write_bytes(b"x")
     shutil.rmtree(session.journal)
     (session.base_path / "journal before").rename(session.journal)
     assert stored_names(session) == names

@@ -156,11 +156,33 @@ def test_os_fork(tmp_path: Path) -> None:
     assert len({(span.span_id, span.pid) for span in spans}) == len(spans)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 is the first to warn who forks with threads")
+def test_the_warning_of_forks_with_threads(tmp_path: Path) -> None:
+    """A program hears of its own threads, and never of ours."""
+    code = """
+        import os, sys, threading, time
+        def fork():
+            if os.fork() == 0:
+                os._exit(0)
+            os.wait()
+        fork()
+        fork()
+        print("thread", file=sys.stderr)
+        threading.Thread(target=time.sleep, args=(1,)).start()
+        fork()
+        """
+    run = run_instrumented(write(tmp_path, code), folder=tmp_path)
+    before, _, after = run.stderr.partition("thread\n")
+    assert (run.returncode, before) == (0, "")
+    assert "multi-threaded" in after
+
+
 def test_fork_while_threads_record(tmp_path: Path) -> None:
     """Forks at any moment of other threads' recording neither hang a child nor double a span."""
     code = """
-        import os, threading
+        import os, threading, warnings
         from opentelemetry import trace
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns who forks with threads
         tracer = trace.get_tracer("app")
         stop = threading.Event()
         counts = [0] * 4

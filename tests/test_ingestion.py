@@ -18,13 +18,13 @@ from otel_debugstore import DebugStore, layers, outbox, recording_settings
 from otel_debugstore.config import Settings
 from otel_debugstore.outbox import CallCount, Code
 from otel_debugstore.processor import BoundedSpanProcessor
+from otel_debugstore_analysis import query
 from otel_debugstore_exporters import beside, codec, doctor, exporter, layer_mapping
 from otel_debugstore_exporters.batch import batch_from_records
 from otel_debugstore_exporters.exporter import LmdbSpanExporter
 from otel_debugstore_exporters.importer import import_files
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.layer_mapping import KNOWN, LayerMapping
-from otel_debugstore_exporters.ledger import ledger
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.seal import seal_if_idle
 from otel_debugstore_exporters.session import SessionPaths
@@ -354,7 +354,8 @@ def test_the_ledger(base: Path) -> None:
     batch.counts = [counted("f"), counted("g", calls=0, recording_ns=0)._replace(duration_ns=0)]
     with Journal.open(SessionPaths(base, "s").journal) as journal:
         journal.append([codec.encode(batch, START_NS)])
-    first, second = ledger(base)
+    with SessionReader(base) as reader:
+        first, second = query.ledger(query.DuckDBEngine(reader)).rows
     assert first == ("f", "function", 7, 2, 5, 30, 5_000, 30 / 5_000)
     assert second == ("g", "function", 2, 2, 0, 0, 0, None)
     shown = run_well("doctor", "--data-dir", base)

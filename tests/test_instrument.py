@@ -24,7 +24,7 @@ import otel_debugstore
 from instrumented import INSTRUMENT, run_instrumented
 from otel_debugstore import BoundedSpanProcessor, DuckDBSyncProcessor, LmdbSpanExporter
 from otel_debugstore.errors import ConfigurationError, InvalidSessionIdError
-from otel_debugstore_exporters.instrument import pre_instrument
+from otel_debugstore_exporters.zero_code import pre_instrument
 from stored import stored_spans
 
 APP = """

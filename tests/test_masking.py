@@ -295,3 +295,37 @@ def test_prefilter_forgets() -> None:
     for _ in range(20):
         assert not own.may_hold_secret([f"{chosen.getrandbits(64):x}"[:12].replace("e", "0") for _ in range(1000)])
     assert len(own._clean) <= 8192
+
+
+def test_values_of_flags() -> None:
+    """In the arguments of a command a flag tells what the next one is."""
+    command = ("psql", "--password", "s3", "-u", "me", "--api-key", "k", "--token", "--max-tokens", "5", "--secret")
+    masked = MASKER.mask_attributes({"process.command_args": command})["process.command_args"]
+    assert masked == (
+        *("psql", "--password", "(masked: password)", "-u", "me", "--api-key", "(masked: api_key)"),
+        *("--token", "--max-tokens", "5", "--secret"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("mysql --password hunter2 -u me", "mysql --password (masked: password) -u me"),
+        (
+            "Command '['x', '--api-key', 'ab12cd', '-v']' returned",
+            "Command '['x', '--api-key', '(masked: api_key)', '-v']' returned",
+        ),
+        ('["--client-secret", "a1b2c3"]', '["--client-secret", "(masked: secret)"]'),
+        ("--password (masked: password)", None),
+        ("use --password to set it, --token TOKEN --max-tokens 500000", None),
+        ('add_argument("--password", "-p", help="--secret: none")', None),
+        ('option("--token", "token")', None),
+        ("--password --user", None),
+        ("--password\nhunter2", None),
+        ("--password ${PASSWORD_1}", None),
+    ],
+)
+def test_flags_in_texts(text: str, masked: str | None) -> None:
+    """A command line, or a list of its words as Python writes one; help texts and source code are left alone."""
+    assert MASKER.mask_text(text) == (text if masked is None else masked)
+    assert MASKER.mask_text(MASKER.mask_text(text)) == MASKER.mask_text(text)

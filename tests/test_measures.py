@@ -357,7 +357,9 @@ class TestPread:
 
 class TestThrift:
     def test_calls_that_are_short_and_move_nothing_are_measured_now_and_then(self) -> None:
-        """After 32 of them every eighth is measured, and all again after one that is long or moves something."""
+        """After 32 of them every eighth is measured, after 256 every 32nd, and all again after one that is long or
+        moves something.
+        """
         thrift = Thrift()
 
         def measured(duration_ns: int = 1000, has_moved: bool = False) -> bool:
@@ -366,7 +368,8 @@ class TestThrift:
             return looks
 
         assert all(measured() for _ in range(32))
-        assert sum(measured() for _ in range(800)) == 100
+        assert sum(measured() for _ in range(224)) == 28
+        assert sum(measured(SHORT_NS - 1) for _ in range(3200)) == 100
         measured(duration_ns=SHORT_NS)
         assert all(measured() for _ in range(32))
         measured(has_moved=True)

@@ -21,9 +21,10 @@ from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.archive import archive_session
 from otel_debugstore_exporters.batch import Event, Link, Resource, SpanBatch, SpanRecord, batch_from_records
 from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.merging import merge
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.scan import ScanError, fix, scan
-from otel_debugstore_exporters.seal import merge, seal, seal_if_idle
+from otel_debugstore_exporters.seal import seal, seal_if_idle
 from otel_debugstore_exporters.session import SessionPaths
 from sessions import START_NS, span
 from strategies import comparable
@@ -90,7 +91,7 @@ def store(paths: SessionPaths, form: str) -> None:
         if form != "journal":
             seal(paths, journal, segment_spans=1)
     if form == "merged":
-        merge(paths, at_least=2)
+        merge(paths)
     if form.startswith("archive"):
         archive_session(paths, remove=form == "archive")
 

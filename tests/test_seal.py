@@ -6,21 +6,22 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from blobs import blob, is_once, record, sealed, waiting
 from faults import Workers, problems, remount, seal_and_merge, stored_names
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters import seal as sealing
 from otel_debugstore_exporters.archive import archive_session
-from otel_debugstore_exporters.batch import batch_from_records
 from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.merging import merge
 from otel_debugstore_exporters.reader import SessionReader
-from otel_debugstore_exporters.seal import apply_retention, merge, seal, seal_if_idle
+from otel_debugstore_exporters.seal import apply_retention, seal, seal_if_idle
 from otel_debugstore_exporters.segment import (
     Segment,
     SegmentWriter,
@@ -36,37 +37,6 @@ from sessions import span, write_sealed
 @pytest.fixture
 def paths(tmp_path: Path) -> SessionPaths:
     return SessionPaths(tmp_path / "data", "s")
-
-
-def blob(number: int, spans: int = 2) -> bytes:
-    records = [span(100 * number + i + 1, f"0-{number}-{i}") for i in range(spans)]
-    return codec.encode(batch_from_records(records, 1), 1)
-
-
-def names(numbers: Iterable[int], spans: int = 2) -> set[str]:
-    return {f"0-{number}-{i}" for number in numbers for i in range(spans)}
-
-
-def record(paths: SessionPaths, *numbers: int) -> None:
-    with Journal.open(paths.journal) as journal:
-        journal.append([blob(number) for number in numbers])
-
-
-def sealed(paths: SessionPaths, *numbers: int) -> None:
-    """Record blobs and seal them into one segment."""
-    record(paths, *numbers)
-    with Journal.open(paths.journal) as journal:
-        seal(paths, journal)
-
-
-def is_once(paths: SessionPaths, numbers: Iterable[int]) -> bool:
-    found = stored_names(paths)
-    return set(found) == names(numbers) and set(found.values()) == {1}
-
-
-def waiting(paths: SessionPaths) -> int:
-    with Journal.open(paths.journal) as journal:
-        return journal.stats().blob_count
 
 
 def test_sealing_moves_everything(paths: SessionPaths) -> None:
@@ -136,89 +106,6 @@ def test_what_a_segment_holds_already_is_not_sealed_again(paths: SessionPaths) -
     assert waiting(paths) == 0
     assert is_once(paths, range(4))
     assert sum(1 for _ in paths.segments()) == 3
-
-
-@pytest.mark.parametrize("session_id", ["s", "a.tmp", "x.tmp.y", "_", "0.1-2"])
-def test_leftovers_of_dead_writers_only(tmp_path: Path, workers: Workers, session_id: str) -> None:
-    """Sealing removes what a writer left that died, whatever the session's name, and nothing of a living one."""
-    paths = SessionPaths(tmp_path, session_id)
-    dead = workers.start("write", paths, writer=1, count=1)
-    dead.wait()
-    left = [tmp_path / f".{session_id}+0123456789abcdef.{dead.pid}.tmp{end}" for end in ("", ".wal", "-compact")]
-    alive = tmp_path / f".{session_id}+fedcba9876543210.{os.getpid()}.tmp"
-    other = tmp_path / f".{session_id}.b+0123456789abcdef.{dead.pid}.tmp"
-    for path in (*left, alive, other):
-        path.write_bytes(b"x")
-    assert set(paths.abandoned()) == set(left)
-    sealed(paths)
-    assert not any(path.exists() for path in left)
-    assert alive.exists()
-    assert other.exists()
-
-
-def test_merging(paths: SessionPaths) -> None:
-    """Small segments become one under the session's own name; nothing is lost or doubled."""
-    for number in range(5):
-        sealed(paths, number)
-    with connect() as connection:
-        (merged,) = merge(paths, connection=connection, at_least=2)
-        assert current_segments(connection, paths) == [merged]
-    assert paths.segments() == [paths.main_segment]
-    assert merged.span_count == 10
-    assert len(merged.sources) == 1  # the ranges follow each other
-    assert is_once(paths, range(5))
-    assert merge(paths, at_least=2) == []
-
-
-def test_merging_waits_until_it_is_worth_it(paths: SessionPaths) -> None:
-    """Seven segments stay; and none becomes larger than a main segment may be."""
-    for number in range(7):
-        sealed(paths, number)
-    assert merge(paths) == []
-    merge(paths, at_least=2, main_spans=6)
-    with connect() as connection:
-        assert sorted(segment.span_count for segment in current_segments(connection, paths)) == [2, 6, 6]
-    assert is_once(paths, range(7))
-
-
-def test_merging_keeps_what_is_published_meanwhile(paths: SessionPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A segment that appears after the merger has looked around is none that it may remove."""
-    sealed(paths, 0)
-    sealed(paths, 1)
-    real = without_covered
-
-    def look_then_somebody_publishes(segments: Iterable[Segment]) -> list[Segment]:
-        found = real(segments)
-        write_sealed(paths.base_path, "s", [span(1, "0-7-0"), span(2, "0-7-1")])
-        return found
-
-    monkeypatch.setattr(sealing, "without_covered", look_then_somebody_publishes)
-    merge(paths, at_least=2)
-    assert is_once(paths, [0, 1, 7])
-
-
-def test_merging_removes_what_a_dead_merger_left(paths: SessionPaths) -> None:
-    """Segments that a larger one covers count once, and go with the next merge."""
-    for number in range(3):
-        sealed(paths, number)
-    kept = {path: path.read_bytes() for path in paths.segments() if path != paths.main_segment}
-    merge(paths, at_least=2)
-    for path, content in kept.items():
-        path.write_bytes(content)
-    assert is_once(paths, range(3))
-    merge(paths)
-    assert paths.segments() == [paths.main_segment]
-    assert is_once(paths, range(3))
-
-
-def test_merged_spans_keep_their_age(paths: SessionPaths) -> None:
-    """A merged segment is as old as the newest of its parts: retention goes by that."""
-    for number in range(3):
-        sealed(paths, number)
-    for age, path in enumerate(paths.segments()):
-        os.utime(path, (1000 + age, 1000 + age))
-    merge(paths, at_least=2)
-    assert paths.main_segment.stat().st_mtime == 1002
 
 
 def test_two_publish_the_first_segment(paths: SessionPaths) -> None:
@@ -321,7 +208,7 @@ def test_a_damaged_segment(paths: SessionPaths, damage: str) -> None:
     with Journal.open(paths.journal) as journal, pytest.raises(CorruptDataError):
         seal(paths, journal)
     with pytest.raises(CorruptDataError):
-        merge(paths, at_least=2)
+        merge(paths)
     assert waiting(paths) == 1
     assert len(paths.segments()) == 2
 
@@ -386,20 +273,6 @@ def test_a_merged_segment_counts_whatever_its_name_is(paths: SessionPaths) -> No
         assert without_covered([*parts, merged]) == [merged]
         assert without_covered([merged, *parts, segment("d", 2, 2)]) == [merged, segment("d", 2, 2)]
     assert without_covered([segment("x", 0, 1), segment("y", 0, 1)]) == [segment("x", 0, 1)]
-
-
-def test_a_killed_merger_of_further_segments(paths: SessionPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the main segment has no part in it, too: nothing is there twice, then or after the next merge."""
-    sealed(paths, 0, 1, 2)
-    sealed(paths, 3)
-    sealed(paths, 4)
-    with monkeypatch.context() as patch:
-        patch.setattr(sealing, "remove_segment", lambda path: None)  # it died before
-        (merged,) = merge(paths, at_least=2, main_spans=6)
-    assert merged.path != paths.main_segment
-    assert is_once(paths, range(5))
-    merge(paths, at_least=2)
-    assert is_once(paths, range(5))
 
 
 def _aged(paths: SessionPaths, seconds: float) -> None:

@@ -19,8 +19,9 @@ from otel_debugstore_exporters import codec, seal, segment
 from otel_debugstore_exporters.archive import archive_session
 from otel_debugstore_exporters.batch import SpanBatch, batch_from_records
 from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.merging import merge
 from otel_debugstore_exporters.reader import SessionReader
-from otel_debugstore_exporters.seal import merge, seal_if_idle
+from otel_debugstore_exporters.seal import seal_if_idle
 from otel_debugstore_exporters.segment import SegmentWriter, Source
 from otel_debugstore_exporters.session import SessionPaths
 from otel_debugstore_exporters.sync import DuckDBSyncProcessor
@@ -145,7 +146,7 @@ def test_it_comes_back_from_every_form_of_storage(first: SpanBatch, second: Span
             check(base_path)
             seal.seal(paths, journal, segment_spans=1)
             check(base_path)
-            merge(paths, at_least=2)
+            merge(paths)
             assert len(paths.segments()) == 1
             check(base_path)
         archive_session(paths, remove=True)
@@ -233,7 +234,7 @@ def test_counts_of_one_component_share_ten_seconds(paths: SessionPaths) -> None:
     append(paths, *(beside(counts=[count("f", second=i)]) for i in range(30)), second)
     with Journal.open(paths.journal) as journal:
         seal.seal(paths, journal, segment_spans=10)
-    merge(paths, at_least=2)
+    merge(paths)
     found = rows(paths.base_path, "SELECT pid, start_ns, call_count FROM counters ORDER BY ALL")
     assert [(pid, (start - START_NS) // 10**9, calls) for pid, start, calls in found] == [
         (7, 0, 10),

@@ -231,14 +231,31 @@ def test_a_program_that_does_not_close_its_store(paths: SessionPaths) -> None:
     assert stored_names(paths) == {"last": 1}
 
 
-def test_a_session_that_is_recorded_too(paths: SessionPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is elected to seal it keeps the lock while it waits for spans; nobody waits for that."""
-    monkeypatch.setattr("otel_debugstore_exporters.store._SEALING_SECONDS", 3600.0)
+def test_a_session_that_another_process_seals(paths: SessionPaths, workers: Workers) -> None:
+    """The one that is elected is asked, and does it while it goes on; what it does not do stays in the journal."""
+    elected = workers.start("write_records", paths, writer=1, auto_sync=True).wait_for(3)
+    with opened(paths) as store:
+        for _ in range(2):
+            store.write_record("tool", "a", "ours")
+            assert store.sync_to_duckdb() >= 4
+            assert store.query_analytics("SELECT count(*) AS n FROM records WHERE context_name = 'ours'") != []
+            assert paths.segments() == [paths.main_segment]
+        assert elected.wait_for(len(elected.said()) + 3).said()
+        elected.kill()
+        assert store.get_stats()["record_count"] >= 2 + 3 * len(elected.said())
+    assert problems(paths) == []
+
+
+def test_an_elected_process_that_does_not_answer(paths: SessionPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for so long and no longer; nothing is lost, and the next time it is sealed here."""
+    monkeypatch.setattr("otel_debugstore_exporters.store._SEALING_SECONDS", 0.3)
     with opened(paths) as store:
         store.write_record("tool", "a", "x")
         with paths.lock("seal") as mine:
             assert mine
             assert store.sync_to_duckdb() == 0
+        assert not paths.seal_request.exists()
+        assert store.get_stats()["record_count"] == 1
         assert store.sync_to_duckdb() == 1
 
 
@@ -394,10 +411,29 @@ def test_names_of_any_kind(paths: SessionPaths) -> None:
 
 def test_bad_sessions(tmp_path: Path) -> None:
     """An id that can't be one changes nothing."""
-    for bad in ("", "../x", "a/b", ".hidden", "a b", "é", "x" * 129):
-        with pytest.raises(InvalidSessionIdError):
+    bad: Any
+    for bad in ("", "../x", "a/b", ".hidden", "a b", "é", "x" * 129, None, 3, b"a", "state", "State"):
+        with pytest.raises(InvalidSessionIdError, match="Choose another one"):
             DebugStore(bad, base_path=tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1.5, "x", 1 << 70, []])
+def test_bad_map_sizes(tmp_path: Path, size: Any) -> None:
+    """A size that can't be one is said in one line, and changes nothing."""
+    with pytest.raises(ConfigurationError, match=r"map_size.* such as 64MiB") as raised:
+        DebugStore("s", base_path=tmp_path / "data", map_size=size)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("path", [3, b"x", "a\0b", ""])
+def test_bad_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Any) -> None:
+    """So is a path that can't be one."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="base_path can't be"):
+        DebugStore("s", base_path=path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_that_can_not_be_written(tmp_path: Path) -> None:

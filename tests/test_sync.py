@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import duckdb
@@ -10,6 +11,7 @@ import duckdb
 from instrumented import run_instrumented
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.reader import SessionReader
+from otel_debugstore_exporters.seal import seal_if_idle
 from otel_debugstore_exporters.session import SessionPaths, list_sessions
 
 RECORD = """
@@ -97,6 +99,33 @@ if __name__ == "__main__":
     assert (finished.returncode, finished.stderr) == (0, "")
     assert _span_count(paths) == 110
     assert paths.segments() == [paths.main_segment]
+
+
+def test_a_program_that_becomes_a_daemon(tmp_path: Path) -> None:
+    """It is a child of the one that was elected, so nobody seals; nothing is lost, and who reads next seals."""
+    body = """
+work(50)
+for _ in range(2):
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+os.closerange(0, 256)
+for _ in range(3):
+    os.open(os.devnull, os.O_RDWR)
+work(50)
+"""
+    finished, paths = _record(tmp_path, body)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    deadline = time.monotonic() + 60
+    while paths.is_live() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _span_count(paths) == 100
+    with Journal.open(paths.journal) as journal:
+        assert journal.stats().span_count >= 50
+    assert seal_if_idle(paths)
+    with Journal.open(paths.journal) as journal:
+        assert journal.stats().span_count == 0
+    assert _span_count(paths) == 100
 
 
 def test_the_program_sees_nothing_of_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from instrumented import run_instrumented
+from instrumented import run_instrumented, run_python
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore.instrumentors.target_names import parse_target
 from otel_debugstore.instrumentors.targets import TargetInstrumentor
@@ -217,3 +217,44 @@ def test_no_target_watches_nothing(shop: None) -> None:
     before = list(sys.meta_path)
     with targets():
         assert sys.meta_path == before
+
+
+IN_CODE = """
+import otel_debugstore
+otel_debugstore.configure(session_id="s", base_path="debug_data")
+otel_debugstore.configure()
+with otel_debugstore.step("own"): pass
+import node_index, registry, shop.tools
+print(shop.tools.buy("tea"), node_index.Registry().list_nodes(), registry.Registry().list_nodes())
+"""
+REGISTRY = "class Registry:\n    def list_nodes(self): return 3\n    def get_node(self): return 4\n"
+
+
+@pytest.mark.parametrize(
+    ("disabled", "expected"),
+    [
+        ("", ["node_index.Registry.list_nodes", "own", "shop.tools.buy"]),
+        ("debugstore_targets", ["node_index.Registry.list_nodes", "own"]),
+        ("*", ["own"]),
+    ],
+)
+def test_by_configure(disabled: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that calls `configure()` gets the targets and hooks that settings name, once and unless they are
+    disabled. Hooks that no setting names are left alone.
+    """
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.otel-debugstore]\ntargets = ["shop.tools:buy=tool"]\nhooks = {registry = "node_index"}\n'
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("DISABLED", disabled)
+    with modules(tmp_path, **SHOP, node_index=REGISTRY, registry=REGISTRY):
+        done = run_python(
+            "-c",
+            "import os; os.environ['OTEL_PYTHON_DISABLED_INSTRUMENTATIONS'] = os.environ['DISABLED']\n" + IN_CODE,
+            folder=tmp_path,
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 tea 3 3\n", "")
+    names = [
+        str(span.attributes.get("code.function.name", span.name)) for span in stored_spans(tmp_path / "debug_data")
+    ]
+    assert sorted(names) == expected

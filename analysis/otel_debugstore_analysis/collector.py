@@ -10,6 +10,7 @@ from typing import Any, Self
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_debugstore.calls.decorators import Recording, instrument
+from otel_debugstore.layers import Layer
 from otel_debugstore_analysis.report import optimization_report
 from otel_debugstore_exporters.instrument import configure
 from otel_debugstore_exporters.session import SessionPaths
@@ -43,7 +44,7 @@ class PerformanceCollector:
 
     def instrument(
         self,
-        layer: str = "tool",
+        layer: Layer = "tool",
         tool_name: str | None = None,
         capture_args: bool = True,
         capture_result: bool = True,
@@ -59,7 +60,7 @@ class PerformanceCollector:
         """
         return instrument(layer, tool_name, capture_args=capture_args, capture_result=capture_result)
 
-    def track_execution(self, layer: str = "tool", tool_name: str | None = None) -> Recording:
+    def track_execution(self, layer: Layer = "tool", tool_name: str | None = None) -> Recording:
         """Return a context manager that records a block."""
         return instrument(layer, tool_name)
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Self, TypeVar, overload
 from otel_debugstore.calls.decorators import Recording, instrument
 from otel_debugstore.instrumentors import workflow_tracker
 from otel_debugstore.instrumentors.patching import Patches
+from otel_debugstore.layers import Layer
 from otel_debugstore_analysis.collector import PerformanceCollector
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,7 +66,7 @@ class DebugIntegration:
         given = {"tool_name": tool_name} if tool_name is not None else {}
         return instrument("step", step_id, inputs={**given, **(inputs or {})})
 
-    def track_function(self, name: str | None = None, layer: str = "function") -> Recording:
+    def track_function(self, name: str | None = None, layer: Layer = "function") -> Recording:
         """Return a decorator, and context manager, that records a function."""
         return instrument(layer, name)
 
@@ -101,7 +102,7 @@ def debug_track(function: F, /) -> F: ...
 
 @overload
 def debug_track(
-    layer: str = "function", name: str | None = None, *, capture_args: bool = True, capture_result: bool = True
+    layer: Layer = "function", name: str | None = None, *, capture_args: bool = True, capture_result: bool = True
 ) -> Recording: ...
 
 

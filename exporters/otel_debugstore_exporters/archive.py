@@ -173,8 +173,8 @@ def export_parquet(reader: SessionReader, folder: Path) -> None:
         selected = _archived_columns(table)
         if table == "spans":
             source = reader.spans_sql(tuple(schema.TABLES[table]))
-        elif table == "traces":
-            source = "SELECT * FROM traces"
+        elif table in schema.FIRST_VERSION_TABLES:
+            source = f"SELECT * FROM {table}"
         else:
             source = " UNION ALL ".join(f"SELECT * FROM {part}.{table}" for part in reader.parts)
         distinct = _DISTINCT.get(table, "")
@@ -206,7 +206,7 @@ def load_archive(connection: duckdb.DuckDBPyConnection, archive: Path) -> Iterat
 
 def write_tables(connection: duckdb.DuckDBPyConnection, database: str, archive: Path) -> None:
     """Replace the files of an archive by the tables of a database, each by one rename, `spans` after what it names."""
-    for table in sorted(ARCHIVED_TABLES, key=lambda table: table in ("spans", "traces", "rollup")):
+    for table in sorted(ARCHIVED_TABLES, key=lambda table: table == "spans" or table in schema.FIRST_VERSION_TABLES):
         order = " ORDER BY start_ns" if table in ("spans", "traces") else ""
         path = archive / f"{table}.parquet"
         temporary = archive / f".{table}.parquet.tmp"

@@ -23,6 +23,7 @@ def mask_batch(batch: SpanBatch, masker: Masker) -> SpanBatch:
     Payloads are masked where they are captured, before their digest is made; source code is masked here.
     """
     batch.code = [code._replace(source=masker.mask_text(code.source)) if code.source else code for code in batch.code]
+    batch.counts = [count._replace(component=masker.mask_text(count.component)) for count in batch.counts]
     found = list(_attributes(batch))
     named = _secret_names(found, masker)
     if not _texts_hold_secret(batch, found, masker):
@@ -53,7 +54,10 @@ def _texts_hold_secret(batch: SpanBatch, found: Sequence[Attributes], masker: Ma
     texts = [value for value in values if type(value) is str]
     for value in values if not _PLAIN.issuperset(map(type, values)) else ():
         if isinstance(value, (list, tuple)) and _PLAIN.issuperset(map(type, value)):
-            texts += [item for item in value if type(item) is str]
+            items = [item for item in value if type(item) is str]
+            if any(item[:1] == "-" for item in items):  # a flag says what the value after it is
+                return True
+            texts += items
         elif type(value) not in _PLAIN:
             return True
     texts += map(str, batch.names)

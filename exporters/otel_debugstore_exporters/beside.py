@@ -1,19 +1,14 @@
-"""What goes into the journal beside spans: taken from the outbox, and cut into batches of a bounded size."""
+"""What goes into the journal beside spans, as it is taken from the outbox; counts wait here until they are written."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Final
 
 from otel_debugstore.log import warn_once
-from otel_debugstore.outbox import OUTBOX, CallCount, Code, Extras, Payload
-from otel_debugstore_exporters.batch import SpanBatch
-
-_PART_BYTES: Final = 1 << 20
+from otel_debugstore.outbox import OUTBOX, CallCount, Extras
 
 _taking = threading.Lock()  # held while the outbox is emptied; never waited for
 
@@ -30,25 +25,6 @@ def take_beside() -> Extras | None:
     finally:
         _taking.release()
     return taken or None
-
-
-def batches_of(payloads: Iterable[Payload], code: Iterable[Code], pid: int) -> Iterator[SpanBatch]:
-    """Yield payloads and code in batches of about 1 MiB at most, or of one payload that is larger."""
-    part, size = SpanBatch(pid=pid), 0
-    for payload in payloads:
-        if part.payloads and size + len(payload.content) > _PART_BYTES:
-            yield part
-            part, size = SpanBatch(pid=pid), 0
-        part.payloads.append(payload)
-        size += len(payload.content)
-    for one in code:
-        if (part.code or part.payloads) and size + len(one.source or "") > _PART_BYTES:
-            yield part
-            part, size = SpanBatch(pid=pid), 0
-        part.code.append(one)
-        size += len(one.source or "")
-    if not part.is_empty:
-        yield part
 
 
 class WaitingCounts:

@@ -12,18 +12,25 @@ is encoded.
 Capacity: one transaction a commit, however many batches were added.
 Threads: safe; an export that can't have the lock within 100 ms leaves its blobs to whoever has it.
 Fork: a child starts without the parent's blobs and counts, and with its own handle on the journal.
+Start: what encodes, masks and writes is loaded with the first batch, in the thread that writes; what that imports
+from elsewhere is imported here, before the program's folder is on `sys.path` (see `otel_debugstore.loading`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap  # noqa: F401
 import os
+import resource  # noqa: F401
 import threading
-import time
+import uuid  # noqa: F401
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import lmdb  # noqa: F401
+import msgpack  # noqa: F401
+import zstandard  # noqa: F401
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -31,15 +38,15 @@ from otel_debugstore.active_session import activate_session
 from otel_debugstore.clock import Clock
 from otel_debugstore.config import Settings
 from otel_debugstore.fork import reset_after_fork
+from otel_debugstore.loading import loading
 from otel_debugstore.log import warn_once
-from otel_debugstore.outbox import OUTBOX
-from otel_debugstore_exporters.batch import SpanBatch
-from otel_debugstore_exporters.beside import WaitingCounts, batches_of, take_beside
-from otel_debugstore_exporters.codec import encode
-from otel_debugstore_exporters.ingestion import ingested
-from otel_debugstore_exporters.journal import Journal
-from otel_debugstore_exporters.readable import batch_from_readable
+from otel_debugstore.outbox import OUTBOX, Code, Payload
+from otel_debugstore_exporters.beside import WaitingCounts, take_beside
 from otel_debugstore_exporters.session import SessionPaths
+
+if TYPE_CHECKING:
+    from otel_debugstore_exporters.encoder import Encoder
+    from otel_debugstore_exporters.journal import Journal
 
 DISK: Final = "disk"
 UNENCODABLE: Final = "unencodable"
@@ -112,7 +119,7 @@ class LmdbSpanExporter(SpanExporter):
             self.activate(_service_name(spans[0]))
         self._add_beside()
         try:
-            blob = _Blob(_encoded_spans(spans), span_count=len(spans))
+            blob = _Blob(_encoder().spans(spans), span_count=len(spans))
         except Exception as error:  # noqa: BLE001  # whatever a value's own methods may raise
             self._add_one_by_one(spans, error)
         else:
@@ -145,8 +152,8 @@ class LmdbSpanExporter(SpanExporter):
                 self._lock.release()
 
     def _add_one_by_one(self, spans: Sequence[ReadableSpan], error: Exception) -> None:
-        if len(spans) == 1:
-            self._drops[UNENCODABLE] += 1
+        if len(spans) == 1 or isinstance(error, ImportError):
+            self._drops[UNENCODABLE] += len(spans)
             warn_once(
                 UNENCODABLE,
                 f"A span can't be encoded ({_describe(error)}); such spans are dropped and counted.",
@@ -164,12 +171,24 @@ class LmdbSpanExporter(SpanExporter):
             self._counts.add(taken.counts)
         if taken.left_out:
             self._drops[PAYLOAD] += taken.left_out
-        for batch in batches_of(taken.payloads, taken.code, os.getpid()):
+        if taken.payloads or taken.code:
+            self._add_contents(taken.payloads, taken.code)
+
+    def _add_contents(self, payloads: Sequence[Payload], code: Sequence[Code]) -> None:
+        try:
+            encoder = _encoder()
+        except ImportError as error:
+            self._lose_payloads(len(payloads), error)
+            return
+        for batch in encoder.contents(payloads, code):
             try:
-                self._add_blob(_Blob(_encoded(batch), payload_count=len(batch.payloads)))
+                self._add_blob(_Blob(encoder.blob(batch), payload_count=len(batch.payloads)))
             except Exception as error:  # noqa: BLE001
-                self._drops[PAYLOAD] += len(batch.payloads)
-                warn_once(PAYLOAD, f"A payload can't be encoded ({_describe(error)}); such ones are counted.")
+                self._lose_payloads(len(batch.payloads), error)
+
+    def _lose_payloads(self, count: int, error: Exception) -> None:
+        self._drops[PAYLOAD] += count
+        warn_once(PAYLOAD, f"A payload can't be encoded ({_describe(error)}); such ones are counted.")
 
     def _add_blob(self, blob: _Blob) -> None:
         size = len(blob.data)
@@ -204,6 +223,8 @@ class LmdbSpanExporter(SpanExporter):
                 raise _NotYetError
             self._next_open = now + _REOPEN_SECONDS
             settings = self.settings
+            with loading():
+                from otel_debugstore_exporters.journal import Journal
             self._journal = Journal.open(
                 self.activate().journal, map_size=settings.map_size_bytes, durability=settings.durability
             )
@@ -217,7 +238,7 @@ class LmdbSpanExporter(SpanExporter):
         try:
             blobs = [blob.data for blob in taken]
             if counts:
-                blobs.append(_encoded(SpanBatch(counts=counts, pid=os.getpid())))
+                blobs.append(_encoder().counts(counts))
             if blobs or drops:
                 journal.append(blobs, drops)
         except BaseException:
@@ -267,12 +288,10 @@ class _NotYetError(Exception):
     """The journal could not be opened a moment ago."""
 
 
-def _encoded_spans(spans: Sequence[ReadableSpan]) -> bytes:
-    return _encoded(batch_from_readable(spans, os.getpid()))
-
-
-def _encoded(batch: SpanBatch) -> bytes:
-    return encode(ingested(batch), time.time_ns())
+def _encoder() -> Encoder:
+    with loading():
+        from otel_debugstore_exporters.encoder import Encoder
+    return Encoder(os.getpid())
 
 
 def _service_name(span: ReadableSpan) -> str:

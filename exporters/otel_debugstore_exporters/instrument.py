@@ -1,8 +1,8 @@
 """Putting the recorder into a tracer provider: with zero code, and by `configure()`.
 
 Zero code: the SDK gives our exporter a stock processor, which loses spans at full blast and waits 5 s.
-`pre_instrument`, which `opentelemetry-instrument` calls when the provider is there, replaces that one and
-no other by a `BoundedSpanProcessor`, and adds the processor that seals. It changes private attributes of
+`take_over`, called when the provider is there, replaces that one and no other by a `BoundedSpanProcessor`, and
+adds the processor that seals. It changes private attributes of
 the SDK; where these have another shape, the stock processor stays, with its limits, and one line says so.
 """
 
@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from opentelemetry import trace
-from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
-from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE, OTEL_SERVICE_NAME
+from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
@@ -24,32 +23,14 @@ from otel_debugstore.active_session import owns_session, program_name
 from otel_debugstore.attributes import SERVICE_NAME
 from otel_debugstore.config import Settings
 from otel_debugstore.errors import ConfigurationError
+from otel_debugstore.instrumentors.by_settings import instrument_by_settings
 from otel_debugstore.instrumentors.parent_context import adopt_parent
 from otel_debugstore.lifecycle import flush_at_end
-from otel_debugstore.log import quiet_opentelemetry, warn_once
 from otel_debugstore.processor import BoundedSpanProcessor
 from otel_debugstore_exporters.exporter import LmdbSpanExporter
 from otel_debugstore_exporters.session import SessionPaths
 
-EXPORTER_NAME: Final = "debugstore"
 _RETIRE_SECONDS: Final = 1.0
-
-
-def pre_instrument() -> None:
-    """Replace the stock processor of our exporter in the global provider. Idempotent, never raises."""
-    try:
-        quiet_opentelemetry()
-        if not isinstance(trace.get_tracer_provider(), TracerProvider):
-            _configure_sdk()
-        provider = trace.get_tracer_provider()
-        if isinstance(provider, TracerProvider):
-            _take_over(provider)
-            adopt_parent()
-    except Exception as error:  # noqa: BLE001  # it would stop every instrumentor
-        warn_once(
-            "instrument",
-            f"Setting up failed ({error!r}); spans are recorded with the SDK's own limits, if at all.",
-        )
 
 
 def configure(
@@ -57,8 +38,8 @@ def configure(
 ) -> TracerProvider:
     """Record the spans of this program from now on; return the tracer provider.
 
-    The global SDK provider is used if there is one, else one is made and set. Calling it again for the
-    same session changes nothing.
+    The global SDK provider is used if there is one, else one is made and set. Targets, hooks and thread pools
+    that the settings name are instrumented. Calling it again for the same session changes nothing.
 
     Args:
         session_id: The session to record into; by default that of the environment, or a new one named
@@ -78,12 +59,14 @@ def configure(
     adopt_parent()
     for exporter in _exporters(provider):
         _refuse_another(exporter.activate(_service_name(provider)), session_id, chosen.base_path if base_path else None)
-        _take_over(provider)
+        take_over(provider)
+        instrument_by_settings()
         return provider
     exporter = LmdbSpanExporter(chosen)
     processor = _recorder(provider, exporter)
     provider.add_span_processor(processor)
     _complete(provider, processor, exporter)
+    instrument_by_settings()
     return provider
 
 
@@ -97,15 +80,6 @@ def _refuse_another(recorded: SessionPaths, session_id: str | None, base_path: P
         )
 
 
-def _configure_sdk() -> None:
-    """Set the SDK up as a configurator would, if one is asked for and none is installed."""
-    names = [name.strip() for name in os.environ.get(OTEL_TRACES_EXPORTER, "").split(",")]
-    if EXPORTER_NAME in names or os.environ.get(OTEL_CONFIG_FILE):
-        from opentelemetry.sdk._configuration import _OTelSDKConfigurator
-
-        _OTelSDKConfigurator().configure()  # type: ignore[no-untyped-call]
-
-
 def _new_provider() -> TracerProvider:
     named = os.environ.get(OTEL_SERVICE_NAME) or SERVICE_NAME in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     provider = TracerProvider(resource=Resource.create({} if named else {SERVICE_NAME: program_name()}))
@@ -113,8 +87,8 @@ def _new_provider() -> TracerProvider:
     return provider
 
 
-def _take_over(provider: TracerProvider) -> None:
-    """Replace the stock processors that hold our exporter."""
+def take_over(provider: TracerProvider) -> None:
+    """Replace the stock processors of a provider that hold our exporter. Idempotent."""
     multi = provider._active_span_processor
     retired = []
     with multi._lock:

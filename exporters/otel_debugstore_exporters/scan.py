@@ -28,6 +28,7 @@ from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.archive import load_archive, write_tables
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.journal_file import is_begun
+from otel_debugstore_exporters.merging import uncovered
 from otel_debugstore_exporters.reader import open_to_read
 from otel_debugstore_exporters.scan_tables import Looked, add_masked, look
 from otel_debugstore_exporters.seal import seal
@@ -146,7 +147,7 @@ class _Scan:
             for path in paths.abandoned():
                 remove_segment(path)
             self._fix_journal(connection)
-            for segment in self._uncovered(connection):
+            for segment in uncovered(connection, self._paths):
                 self._fix_segment(connection, segment)
             if paths.archive.is_dir():
                 self._fix_archive(connection)
@@ -186,15 +187,6 @@ class _Scan:
 
     def _name(self, place: str) -> str:
         return f"{self._paths.session_id} {place}"
-
-    def _uncovered(self, connection: duckdb.DuckDBPyConnection) -> list[Segment]:
-        """Return the segments, after removing those of which another one holds everything."""
-        found = all_segments(connection, self._paths)
-        kept = without_covered(found)
-        for segment in found:
-            if segment not in kept:
-                remove_segment(segment.path)
-        return kept
 
     def _fix_journal(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Seal the journal, masked, if it holds a secret."""

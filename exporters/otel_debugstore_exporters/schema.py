@@ -2,7 +2,7 @@
 
 A segment (a `.duckdb` file, and the in-memory database that holds the journal's tail) has the same
 tables. `create_tables` makes them, `INSERT_SPANS` takes staged Arrow rows (see `arrow`), and
-`derive` fills what follows from the spans: self times, `traces`, `rollup`.
+`derive` fills what follows from the spans: self times, `traces`, `rollup`, `rollup_total`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Final
 
 import duckdb
 
-SEGMENT_VERSION: Final = 1
+SEGMENT_VERSION: Final = 2
+FIRST_VERSION: Final = 1
+"""Segments of this version lack `rollup_total`, and the columns that `FIRST_VERSION_TABLES` makes up for."""
 ROLLUP_SECONDS: Final = 10
 ROLLUP_GROWTH: Final = 0.02
 """Bucket b of `rollup` holds durations d with b = ceil(ln(d) / 0.02): 2 % wide, error at most 1 %."""
@@ -72,6 +74,7 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "span_count": "BIGINT",
         "error_count": "BIGINT",
         "root_name": "VARCHAR",
+        "root_start_ns": "BIGINT",
         "root_duration_ns": "BIGINT",
         "service": "VARCHAR",
         "session": "VARCHAR",
@@ -122,12 +125,25 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     },
     "rollup": {
         "start_s": "BIGINT",
+        "first_s": "BIGINT",
+        "last_s": "BIGINT",
         "component": "VARCHAR",
         "layer": "VARCHAR",
         "service": "VARCHAR",
         "bucket": "SMALLINT",
         "span_count": "UINTEGER",
         "error_count": "UINTEGER",
+        "duration_ns": "BIGINT",
+    },
+    "rollup_total": {
+        "first_s": "BIGINT",
+        "last_s": "BIGINT",
+        "component": "VARCHAR",
+        "layer": "VARCHAR",
+        "service": "VARCHAR",
+        "bucket": "SMALLINT",
+        "span_count": "BIGINT",
+        "error_count": "BIGINT",
         "duration_ns": "BIGINT",
     },
     "segment": {
@@ -143,6 +159,13 @@ TABLES: Final[dict[str, dict[str, str]]] = {
 }
 """Tables by name, columns by name. `segment` has a row a source: which part of which journal, or which
 imported file, the segment holds."""
+
+FIRST_VERSION_TABLES: Final[dict[str, tuple[str, str]]] = {
+    "traces": ("traces", "*, CASE WHEN root_name IS NOT NULL THEN start_ns END AS root_start_ns"),
+    "rollup": ("rollup", "*, start_s AS first_s, start_s AS last_s"),
+    "rollup_total": ("rollup", "* EXCLUDE (start_s), start_s AS first_s, start_s AS last_s"),
+}
+"""By table: the table of a segment of the first version, and what is to be selected from it."""
 
 
 COUNTER_SUMS: Final = ("call_count", "error_count", "duration_ns", "recorded_count", "recording_ns")
@@ -248,7 +271,7 @@ def self_times(edges: str) -> str:
 
 
 def derive(connection: duckdb.DuckDBPyConnection, database: str) -> None:
-    """Fill self times, `traces` and `rollup` of a database from its spans."""
+    """Fill self times, `traces`, `rollup` and `rollup_total` of a database from its spans."""
     edges = f"(SELECT rowid AS key, trace_id, span_id, parent_id, start_ns, duration_ns FROM {database}.spans)"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE self_time AS {self_times(edges)}")
     connection.execute(
@@ -258,27 +281,50 @@ def derive(connection: duckdb.DuckDBPyConnection, database: str) -> None:
     connection.execute("DROP TABLE self_time")
     connection.execute(f"INSERT INTO {database}.traces {summarise_traces(f'{database}.spans')}")
     connection.execute(f"INSERT INTO {database}.rollup {summarise_rollup(f'{database}.spans')}")
+    connection.execute(f"INSERT INTO {database}.rollup_total {total_rollup(f'{database}.rollup')}")
 
 
 def summarise_traces(spans: str) -> str:
-    """Return the SQL of the `traces` rows of some spans: one a trace and session."""
-    root = "arg_min({}, start_ns) FILTER (WHERE parent_id IS NULL)"
+    """Return the SQL of the `traces` rows of some spans: one a trace and session.
+
+    By trace id: whoever looks for one trace reads one block of them, and there is nothing in the order of time that
+    would be read without the rest.
+    """
+    root = "{}({}, start_ns) FILTER (WHERE parent_id IS NULL)"
     return f"""
         SELECT trace_id, min(start_ns) AS start_ns,
                max(start_ns::HUGEINT + coalesce(duration_ns, 0))
                    FILTER (WHERE start_ns::HUGEINT + coalesce(duration_ns, 0) < 9223372036854775807)::BIGINT AS end_ns,
                count(*) AS span_count, count(*) FILTER (WHERE status = 'ERROR') AS error_count,
-               {root.format("name")} AS root_name, {root.format("duration_ns")} AS root_duration_ns,
+               {root.format("arg_min", "name")} AS root_name, min(start_ns) FILTER (WHERE parent_id IS NULL)
+                   AS root_start_ns, {root.format("arg_min_null", "duration_ns")} AS root_duration_ns,
                arg_min(service, start_ns) AS service, session
-        FROM {spans} GROUP BY trace_id, session ORDER BY start_ns"""
+        FROM {spans} GROUP BY trace_id, session ORDER BY trace_id"""
 
 
 def summarise_rollup(spans: str) -> str:
     """Return the SQL of the `rollup` rows of some spans."""
+    ten_seconds = f"{{}} // {ROLLUP_SECONDS * 1_000_000_000} * {ROLLUP_SECONDS}"
     return f"""
-        SELECT start_ns // {ROLLUP_SECONDS * 1_000_000_000} * {ROLLUP_SECONDS} AS start_s, component, layer, service,
+        SELECT {ten_seconds.format("start_ns")} AS start_s,
+               (SELECT {ten_seconds.format("min(start_ns)")} FROM {spans} WHERE duration_ns IS NOT NULL) AS first_s,
+               (SELECT {ten_seconds.format("max(start_ns)")} FROM {spans} WHERE duration_ns IS NOT NULL) AS last_s,
+               component, layer, service,
                ceil(ln(greatest(duration_ns, 1)) / {ROLLUP_GROWTH})::SMALLINT AS bucket,
                count(*) AS span_count, count(*) FILTER (WHERE status = 'ERROR') AS error_count,
                TRY_CAST(sum(duration_ns::HUGEINT) AS BIGINT) AS duration_ns
         FROM {spans} WHERE duration_ns IS NOT NULL
         GROUP BY ALL ORDER BY component, start_s, bucket"""
+
+
+def total_rollup(rollup: str) -> str:
+    """Return the SQL of the `rollup_total` rows of the rows of `rollup` of one segment.
+
+    Spans without a start are in no window: they have rows of their own, without first and last.
+    """
+    return f"""
+        SELECT CASE WHEN start_s IS NOT NULL THEN first_s END AS first_s,
+               CASE WHEN start_s IS NOT NULL THEN last_s END AS last_s, component, layer, service, bucket,
+               sum(span_count)::BIGINT AS span_count, sum(error_count)::BIGINT AS error_count,
+               TRY_CAST(sum(duration_ns) AS BIGINT) AS duration_ns
+        FROM {rollup} GROUP BY ALL ORDER BY component, bucket"""

@@ -1,8 +1,7 @@
-"""From the journal to segments, from small segments to larger ones, and retention.
+"""From the journal to segments, and retention.
 
-Whoever seals holds the session's `seal` lock, whoever merges its `merge` lock. A blob is deleted
-from the journal only after the segment that holds it was published; a small segment only after the
-larger one. Death at any point leaves at most something that is held twice, and `Source.covers`
+Whoever seals holds the session's `seal` lock. A blob is deleted from the journal only after the segment that
+holds it was published. Death at any point leaves at most something that is held twice, and `Source.covers`
 tells which copy counts.
 """
 
@@ -13,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,23 +23,20 @@ from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.batch import SpanBatch
 from otel_debugstore_exporters.journal import BYTES_A_SPAN, Journal
 from otel_debugstore_exporters.journal_file import DATA_FILE
+from otel_debugstore_exporters.merging import merge
 from otel_debugstore_exporters.segment import (
     WRITING_MEMORY,
     Segment,
     SegmentWriter,
     Source,
-    all_segments,
     connect,
     current_segments,
     remove_segment,
-    without_covered,
 )
 from otel_debugstore_exporters.session import SessionPaths, allocated_bytes, list_sessions
 
 SEGMENT_SPANS: Final = 122_880
-MAIN_SPANS: Final = 1_000_000
-"""Segments are merged until one has about this many spans."""
-_MERGE_AT: Final = 8
+_ASKING_SECONDS: Final = 0.1
 _MAX_CLAIMED: Final = 100_000
 
 
@@ -147,64 +143,30 @@ def forget_covered(journal: Journal, segments: Iterable[Segment]) -> None:
                 journal.delete(source.first_seq, source.last_seq)
 
 
-def merge(
-    paths: SessionPaths,
-    *,
-    connection: duckdb.DuckDBPyConnection | None = None,
-    at_least: int = _MERGE_AT,
-    main_spans: int = MAIN_SPANS,
-) -> list[Segment]:
-    """Merge small segments into larger ones and return those that are new. Hold the `merge` lock.
+def seal_or_ask(paths: SessionPaths, journal: Journal, timeout_seconds: float) -> int | None:
+    """Seal what the journal holds now, and return how many spans that were.
 
-    Args:
-        paths: The session.
-        connection: The DuckDB to use; its own by default.
-        at_least: How many segments it takes to be worth it; 2 leaves as few as possible.
-        main_spans: A merged segment has at most this many spans.
+    Where another process is elected to seal the session, it is asked; None if it did not do so in time.
+
+    Raises:
+        FormatVersionError, JournalWriteError, duckdb.Error: As `seal`.
     """
-    made = []
-    with contextlib.ExitStack() as stack:
-        con = connection or stack.enter_context(contextlib.closing(connect(WRITING_MEMORY)))
-        found = all_segments(con, paths)
-        segments = without_covered(found)
-        for segment in found:
-            if segment not in segments:
-                remove_segment(segment.path)  # its merger died before it unlinked it
-        for group in _groups(segments, main_spans):
-            if len(group) >= at_least:
-                made.append(_merge_group(paths, group, con))
-    return made
-
-
-def _groups(segments: Sequence[Segment], main_spans: int) -> list[list[Segment]]:
-    """Return runs of segments, oldest first, that together have at most `main_spans` spans."""
-    groups: list[list[Segment]] = [[]]
-    count = 0
-    for segment in sorted(segments, key=_changed_ns):
-        if groups[-1] and count + segment.span_count > main_spans:
-            groups.append([])
-            count = 0
-        groups[-1].append(segment)
-        count += segment.span_count
-    return groups
-
-
-def _changed_ns(segment: Segment) -> int:
-    return segment.path.stat().st_mtime_ns
-
-
-def _merge_group(paths: SessionPaths, group: Sequence[Segment], connection: duckdb.DuckDBPyConnection) -> Segment:
-    has_main = any(segment.path == paths.main_segment for segment in group)
-    with SegmentWriter(paths, connection=connection, compact=True) as writer:
-        for segment in group:
-            writer.add_segment(segment)
-        newest = max(map(_changed_ns, group))
-        merged = writer.publish(paths.main_segment if has_main else None)
-    os.utime(merged.path, ns=(newest, newest))  # retention goes by the age of the spans
-    for segment in group:
-        if segment.path != merged.path:
-            remove_segment(segment.path)
-    return merged
+    wanted = journal.stats()
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        while True:
+            with paths.lock("seal") as mine:
+                if mine:
+                    return sum(segment.span_count for segment in seal(paths, journal))
+            first_seq = journal.stats().first_seq
+            if first_seq is None or first_seq >= wanted.next_seq:
+                return wanted.span_count
+            if time.monotonic() >= deadline:
+                return None
+            paths.seal_request.touch()
+            time.sleep(_ASKING_SECONDS)
+    finally:
+        paths.seal_request.unlink(missing_ok=True)
 
 
 def seal_if_idle(paths: SessionPaths, *, max_spans: int | None = None) -> bool:
@@ -225,7 +187,7 @@ def seal_if_idle(paths: SessionPaths, *, max_spans: int | None = None) -> bool:
         if len(segments) > 1 and sum(s.span_count for s in segments) <= (max_spans or sys.maxsize):
             with paths.lock("merge") as merging:
                 if merging:
-                    merge(paths, connection=connection, at_least=2)
+                    merge(paths, connection=connection)
         return True
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgpack
 
-from otel_debugstore.masking import Masker, is_secret_value
+from otel_debugstore.masking import Masker
 from otel_debugstore.outbox import Payload
 from otel_debugstore.payload import mask_content
 from otel_debugstore_exporters.batch import Attributes, Resource, Scope, SpanBatch, SpanRecord
@@ -22,7 +22,6 @@ Places = Counter[tuple[str, str]]
 """How many values hold a secret, by column (or `attributes.KEY`) and kind."""
 
 _MARK: Final = re.compile(r"\(masked: ([^()]*)\)")
-_MAX_DEPTH: Final = 100
 
 
 def of_record(record: SpanRecord, masker: Masker) -> Places:
@@ -49,7 +48,7 @@ def of_shared(name: str, shared: Resource | Scope, masker: Masker) -> Places:
 def of_payload(content: bytes, masker: Masker) -> Places:
     """Return the places of the secrets in the content of a payload."""
     masked = _masked_content(content, masker)
-    new = Counter[str]() if masked is content else _marks(masked) - _marks(content)
+    new = Counter[str]() if masked is content else _new_marks(_unpacked(content), _unpacked(masked))
     return Places({("payloads.content", kind): count for kind, count in new.items()})
 
 
@@ -73,7 +72,6 @@ def of_batch(batch: SpanBatch, masker: Masker) -> Places:
 def masked_batch(batch: SpanBatch, masker: Masker) -> SpanBatch:
     """Mask the secrets in a batch of the journal, payloads too, and return it."""
     batch.payloads = [masked_payload(payload, masker) for payload in batch.payloads]
-    batch.counts = [count._replace(component=masker.mask_text(count.component)) for count in batch.counts]
     return mask_batch(batch, masker)
 
 
@@ -90,32 +88,9 @@ def masked_shared(shared: Any, masker: Masker) -> Any:
 
 def _add(found: Places, name: str, attributes: Attributes, masker: Masker) -> None:
     for key, value in attributes.items():
-        found.update((f"{name}.{key}", kind) for kind in _kinds(key, value, masker))
-
-
-def _kinds(key: Any, value: Any, masker: Masker, depth: int = 0) -> Iterator[str]:
-    """Yield the kinds of the secrets in a value that has this name."""
-    if _is_masked(value) or depth > _MAX_DEPTH:
-        return
-    kind = masker.key_kind(key)
-    if kind is not None and is_secret_value(value):
-        yield kind
-    elif isinstance(value, str):
-        yield from masker.find(value)
-    elif isinstance(value, bytes):
-        yield from masker.find(value.decode("latin-1"))
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _kinds(name, item, masker, depth + 1)
-    elif isinstance(value, Sequence):
-        for item in value:
-            yield from _kinds("", item, masker, depth + 1)
-
-
-def _is_masked(value: Any) -> bool:
-    if isinstance(value, str):
-        return _MARK.fullmatch(value) is not None
-    return isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str) and _is_masked(value[0])
+        masked = masker.mask_value(key, value)
+        if masked is not value:
+            found.update({(f"{name}.{key}", kind): count for kind, count in _new_marks(value, masked).items()})
 
 
 def _masked_content(content: bytes, masker: Masker) -> bytes:
@@ -126,23 +101,28 @@ def _masked_content(content: bytes, masker: Masker) -> bytes:
         return masker.mask_bytes(content)
 
 
-def _marks(content: bytes) -> Counter[str]:
-    """How often a payload says of which kind that something is masked."""
+def _unpacked(content: bytes) -> Any:
     try:
-        return Counter(_marks_in(msgpack.unpackb(content)))
+        return msgpack.unpackb(content)
     except Exception:  # noqa: BLE001  # as above
-        return Counter(_MARK.findall(content.decode("latin-1")))
+        return content
 
 
-def _marks_in(plain: Any) -> Iterator[str]:
+def _new_marks(value: Any, masked: Any) -> Counter[str]:
+    """Return how often masking a value has put something of which kind in the place of a secret."""
+    return Counter(_marks(masked)) - Counter(_marks(value))
+
+
+def _marks(plain: Any) -> Iterator[str]:
+    """Yield of which kind that is which a value says to be masked."""
     if isinstance(plain, (str, bytes)):
         yield from _MARK.findall(plain if isinstance(plain, str) else plain.decode("latin-1"))
-    elif isinstance(plain, list):
-        for item in plain:
-            yield from _marks_in(item)
-    elif isinstance(plain, dict):
+    elif isinstance(plain, Mapping):
         if len(plain) == 1 and isinstance(plain.get("$masked"), str):
             yield plain["$masked"]
         for key, item in plain.items():
-            yield from _marks_in(key)
-            yield from _marks_in(item)
+            yield from _marks(key)
+            yield from _marks(item)
+    elif isinstance(plain, Sequence):
+        for item in plain:
+            yield from _marks(item)

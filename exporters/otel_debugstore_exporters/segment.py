@@ -11,7 +11,7 @@ import contextlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +67,7 @@ class Segment:
 
     path: Path
     sources: tuple[Source, ...]
+    version: int = schema.SEGMENT_VERSION
 
     @property
     def span_count(self) -> int:
@@ -181,6 +182,21 @@ class SegmentWriter:
             self.add_tables(other)
         self.add_sources_of(segment)
 
+    def add_segments(self, segments: Sequence[Segment]) -> None:
+        """Take everything that some segments hold, without collecting it in memory.
+
+        Their spans in one insert: what one leaves of a row group, DuckDB keeps until the checkpoint, which can't be
+        interrupted: 2.1 s for eight segments of 30,208 spans with an insert each, 0.01 s for eight of 15,360 like this.
+        """
+        with contextlib.ExitStack() as stack:
+            names = [stack.enter_context(attached(self._connection, segment.path)) for segment in segments]
+            spans = " UNION ALL ".join(f"SELECT * FROM {name}.spans" for name in names)
+            self._connection.execute(f"INSERT INTO {self._database}.spans {spans}")
+            for name in names:
+                self.add_tables(name, {"spans": "false"})
+        for segment in segments:
+            self.add_sources_of(segment)
+
     def add_tables(self, database: str, where: Mapping[str, str] | None = None) -> None:
         """Take what the tables of an attached database hold.
 
@@ -252,7 +268,7 @@ class SegmentWriter:
         compact = f"{self._database}_compact"
         self._create(self._temporary, compact, _COMPACT_ROW_GROUP_SIZE)
         for table in schema.TABLES:
-            order = " ORDER BY start_ns" if table in ("spans", "traces") else ""
+            order = {"spans": " ORDER BY start_ns", "traces": " ORDER BY trace_id"}.get(table, "")
             self._connection.execute(f"INSERT INTO {compact}.{table} SELECT * FROM {self._database}.{table}{order}")
         self._connection.execute(f"CHECKPOINT {compact}")
         self._connection.execute(f"DETACH {compact}")
@@ -370,13 +386,13 @@ def read_sources(connection: duckdb.DuckDBPyConnection, database: str, path: Pat
         raise CorruptDataError(
             f"{path} is not a segment of otel-debugstore ({first_line(error)}); move it elsewhere."
         ) from error
-    newest = max((row[0] for row in rows), default=0)
+    newest = max((row[0] for row in rows), default=schema.SEGMENT_VERSION)
     if newest > schema.SEGMENT_VERSION:
         raise FormatVersionError(
             f"The segment {path} has format version {newest}, this otel-debugstore knows up to "
             f"{schema.SEGMENT_VERSION}: upgrade it (pip install -U otel-debugstore)."
         )
-    return Segment(path, tuple(Source(*row[1:]) for row in rows))
+    return Segment(path, tuple(Source(*row[1:]) for row in rows), newest)
 
 
 def current_segments(connection: duckdb.DuckDBPyConnection, paths: SessionPaths) -> list[Segment]:

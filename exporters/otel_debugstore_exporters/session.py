@@ -4,7 +4,7 @@
 {base_path}/{session_id}.duckdb           the first segment
 {base_path}/{session_id}+{id}.duckdb      further segments ('+' can't be in a session id)
 {base_path}/{session_id}.archive/         Parquet files, when the session was archived
-{base_path}/.{session_id}+{id}.tmp        a segment being written
+{base_path}/.{session_id}+{id}.{writer}.tmp   a segment being written
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,12 +21,19 @@ from typing import Final
 from otel_debugstore.errors import InvalidSessionIdError, SessionNotFoundError
 from otel_debugstore.session_id import check_session_id
 from otel_debugstore_exporters.descriptors import file_behind, no_standard_descriptors
+from otel_debugstore_exporters.writer_name import has_ended, writer_name
 
 DEFAULT_BASE_PATH: Final = "debug_data"
 LIVE_LOCK: Final = "live.lock"
 JOURNAL_SUFFIX: Final = ".lmdb"
 SEGMENT_SUFFIX: Final = ".duckdb"
 ARCHIVE_SUFFIX: Final = ".archive"
+_OLD_SECONDS: Final = 86_400.0
+"""So long unchanged, what another machine or container was writing counts as left."""
+
+
+Listing = tuple[tuple[str, int, int], ...]
+"""Names, file numbers and times of segments and archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,11 @@ class SessionPaths:
         return self.base_path / f"{self.session_id}{SEGMENT_SUFFIX}"
 
     @property
+    def seal_request(self) -> Path:
+        """A file that asks the process which is elected to seal now."""
+        return self.journal / "seal.request"
+
+    @property
     def archive(self) -> Path:
         return self.base_path / f"{self.session_id}{ARCHIVE_SUFFIX}"
 
@@ -59,17 +71,17 @@ class SessionPaths:
         return self.base_path / f"{self.session_id}+{segment_id}{SEGMENT_SUFFIX}"
 
     def temporary_segment(self, segment_id: str) -> Path:
-        return self.base_path / f".{self.session_id}+{segment_id}.{os.getpid()}.tmp"
+        return self.base_path / f".{self.session_id}+{segment_id}.{writer_name()}.tmp"
 
     def segments(self) -> list[Path]:
         """Return the segments that are there, the main one first."""
-        further = sorted(self.base_path.glob(f"{_literal(self.session_id)}+*{SEGMENT_SUFFIX}"))
-        return [*([self.main_segment] if self.main_segment.exists() else []), *further]
+        return [
+            self.base_path / name for name in _of_session(self.session_id, _names(self.base_path)) if _is_segment(name)
+        ]
 
     def abandoned(self) -> list[Path]:
-        """Return what writers of segments left that died."""
-        found = sorted(self.base_path.glob(f".{_literal(self.session_id)}+*.tmp*"))
-        return [path for path in found if not _is_alive(path.name.rpartition(".tmp")[0].rpartition(".")[2])]
+        """Return what writers of segments left that died, and what others elsewhere left alone for a day."""
+        return [path for path in sorted(self.base_path.glob(f".{_literal(self.session_id)}+*.tmp*")) if _is_left(path)]
 
     def quarantined(self) -> list[Path]:
         """Return journals and segments that were set aside because they could not be read."""
@@ -94,14 +106,9 @@ class SessionPaths:
         with self.lock("live") as nobody_else:
             yield nobody_else
 
-    def listing(self) -> tuple[tuple[str, int, int], ...]:
+    def listing(self) -> Listing:
         """Return names, file numbers and times of segments and archive: what changes when one of them does."""
-        found: list[tuple[str, int, int]] = []
-        for path in (*self.segments(), self.archive):
-            with contextlib.suppress(FileNotFoundError):
-                stat = path.stat()
-                found.append((path.name, stat.st_ino, stat.st_ctime_ns))
-        return tuple(found)
+        return _listing(self.base_path, _of_session(self.session_id, _names(self.base_path)))
 
     def exists(self) -> bool:
         return self.journal.is_dir() or self.archive.is_dir() or bool(self.segments())
@@ -187,6 +194,43 @@ def _open_lock(journal: Path, name: str) -> HeldLock:
         return HeldLock(os.open(journal / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
+def list_segments(base_path: Path, session_ids: Iterable[str]) -> dict[str, Listing]:
+    """Return `SessionPaths.listing` of sessions; the folder is read once for all of them."""
+    by_session: dict[str, list[str]] = {session_id: [] for session_id in session_ids}
+    for name in _names(base_path):
+        stem = name.removesuffix(SEGMENT_SUFFIX) if _is_segment(name) else name.removesuffix(ARCHIVE_SUFFIX)
+        if stem != name and (names := by_session.get(stem.split("+", 1)[0])) is not None:
+            names.append(name)
+    return {s: _listing(base_path, _of_session(s, names)) for s, names in by_session.items()}
+
+
+def _names(base_path: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(base_path)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_segment(name: str) -> bool:
+    return name.endswith(SEGMENT_SUFFIX)
+
+
+def _of_session(session_id: str, names: Iterable[str]) -> list[str]:
+    """Return which of the names are segments of a session, the main one first, or its archive."""
+    main, prefix, archive = session_id + SEGMENT_SUFFIX, session_id + "+", session_id + ARCHIVE_SUFFIX
+    found = [n for n in names if n in (main, archive) or (n.startswith(prefix) and _is_segment(n))]
+    return sorted(found, key=lambda name: (name == archive, name != main, name))
+
+
+def _listing(base_path: Path, names: Iterable[str]) -> Listing:
+    found: list[tuple[str, int, int]] = []
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            stat = (base_path / name).stat()
+            found.append((name, stat.st_ino, stat.st_ctime_ns))
+    return tuple(found)
+
+
 def list_sessions(base_path: Path) -> list[str]:
     """Return the ids of the sessions below `base_path`, oldest first by the time of their files."""
     found: dict[str, float] = {}
@@ -227,14 +271,15 @@ def _literal(session_id: str) -> str:
     return check_session_id(session_id)
 
 
-def _is_alive(pid: str) -> bool:
+def _is_left(path: Path) -> bool:
+    """Whether nobody writes this unfinished segment any more."""
+    ended = has_ended(path.name.rpartition(".tmp")[0].rpartition(".")[2])
+    if ended is not None:
+        return ended
     try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError):
+        return path.stat().st_mtime < time.time() - _OLD_SECONDS
+    except FileNotFoundError:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _flock(descriptor: int, deadline: float) -> bool:

@@ -17,8 +17,7 @@ import threading
 import time
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -34,8 +33,9 @@ from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.batch import MAX_TIME, ROOT, UNKNOWN_TIME, Resource, Scope, SpanBatch
 from otel_debugstore_exporters.ingestion import ingested
 from otel_debugstore_exporters.journal import Journal, JournalError
+from otel_debugstore_exporters.merging import merge
 from otel_debugstore_exporters.reader import SessionReader
-from otel_debugstore_exporters.seal import merge, seal
+from otel_debugstore_exporters.seal import seal_or_ask
 from otel_debugstore_exporters.session import SessionPaths
 from otel_debugstore_exporters.sync import DuckDBSyncProcessor
 
@@ -47,7 +47,6 @@ _FLUSH_SECONDS: Final = 1.0
 _FORK_WAIT_SECONDS: Final = 1.0
 _MAX_CONTEXTS: Final = 65_536
 _SEALING_SECONDS: Final = 30.0
-_ELECTED_SECONDS: Final = 1.0
 _encode_json: Final = msgspec.json.Encoder(enc_hook=str).encode
 _SCOPE: Final = Scope("otel_debugstore.store")
 
@@ -62,6 +61,7 @@ class DebugStore:
         map_size: The journal's first map size in bytes; it grows.
 
     Raises:
+        ConfigurationError: `base_path` or `map_size` can't be one.
         InvalidSessionIdError: `session_id` can't be one.
         JournalError: The session can't be opened for writing.
     """
@@ -74,8 +74,9 @@ class DebugStore:
         map_size: int | None = None,
     ) -> None:
         self.session_id = check_session_id(session_id)
-        self._paths = SessionPaths(Path(base_path), session_id)
-        self._journal = Journal.open(self._paths.journal, map_size=map_size)
+        settings = Settings.from_environment(base_path=base_path, session_id=session_id, map_size_bytes=map_size)
+        self._paths = SessionPaths(settings.base_path, session_id)
+        self._journal = Journal.open(self._paths.journal, map_size=settings.map_size_bytes)
         self._resource = Resource({names.SERVICE_NAME: session_id, names.SESSION_ID: session_id})
         self._pending: list[tuple[Any, ...]] = []
         self._ids = _ContextIds(session_id)
@@ -84,7 +85,6 @@ class DebugStore:
         self._held_for_fork = False
         self._reader: SessionReader | None = None
         self._closed = threading.Event()
-        settings = Settings.from_environment(base_path=Path(base_path), session_id=session_id)
         self._sync = DuckDBSyncProcessor(self._paths, settings, may_seal=auto_sync)
         self._flusher: threading.Thread | None = None
         call_at_fork(self._before_fork, self._after_fork_in_parent, self._after_fork_in_child)
@@ -189,21 +189,19 @@ class DebugStore:
     def sync_to_duckdb(self) -> int:
         """Seal the session into DuckDB, merge small segments, and return how many spans were sealed.
 
-        Waits up to 30 s for another process that is sealing the session. Returns 0 if it goes on, and where a
-        recorder of the session (in this process or another) is elected to seal it: that one does, in its time.
+        Where a recorder of the session, in this process or another, is elected to seal it, that one is asked.
+        Returns 0 if it has not done so after 30 s; the spans stay in the journal then, and queries find them there.
 
         Raises:
             JournalError: The store is closed.
         """
         self._require_open()
         self.flush()
-        sealed = 0
-        with self._sync.paused(), self._seal_lock() as mine:
-            if mine:
-                sealed = sum(segment.span_count for segment in seal(self._paths, self._journal))
+        with self._sync.paused():
+            sealed = seal_or_ask(self._paths, self._journal, _SEALING_SECONDS) or 0
         with self._paths.lock("merge", timeout_seconds=_SEALING_SECONDS) as mine:
             if mine:
-                merge(self._paths, at_least=2)
+                merge(self._paths)
         return sealed
 
     def query_analytics(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
@@ -280,20 +278,6 @@ class DebugStore:
     def _require_open(self) -> None:
         if self._closed.is_set():
             raise JournalError(f"The store of session {self.session_id!r} is closed; open another one.")
-
-    @contextlib.contextmanager
-    def _seal_lock(self) -> Iterator[bool]:
-        """Take the session's `seal` lock, waiting while its holder writes a segment; yield False without it.
-
-        An elected recorder holds it until it ends, and mostly waits for spans: no use to wait for that.
-        """
-        deadline = time.monotonic() + _SEALING_SECONDS
-        while True:
-            with self._paths.lock("seal", timeout_seconds=_ELECTED_SECONDS) as mine:
-                is_written = any(self._paths.base_path.glob(f".{self.session_id}+*.tmp"))
-                if mine or not is_written or time.monotonic() >= deadline:
-                    yield mine
-                    return
 
     def _start_flusher(self) -> None:
         self._require_open()

@@ -2,20 +2,21 @@
 
 One process of a session is elected (it holds the session's `seal` lock until it ends); children and
 forked workers never are, and never import duckdb. Loss: none, the journal keeps what is not sealed.
-The thread wakes every two seconds, looks at one counter in the journal, and works only when a
-segment's worth has come together and recording leaves it room.
+The thread wakes every two seconds, looks at one counter in the journal, and seals only when a segment's
+worth has come together and recording leaves it room, or when another process asks for it. Once a minute it
+merges small segments, if there are many: at most 122,880 spans at a time, in 32 MB, and none when the
+program ends or forks.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry.sdk.trace import SpanProcessor
 
@@ -23,18 +24,15 @@ from otel_debugstore.background import BackgroundThread
 from otel_debugstore.config import Settings
 from otel_debugstore.fork import call_at_fork
 from otel_debugstore.log import warn_once
-from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.sealer import Sealer
 from otel_debugstore_exporters.session import HeldLock, SessionPaths
 
 _POLL_SECONDS: Final = 2.0
 _RETENTION_SECONDS: Final = 300.0
+_MERGING_SECONDS: Final = 60.0
 _EXIT_SECONDS: Final = 1.0
 _INTERRUPT_SECONDS: Final = 5.0
 _FORK_WAIT_SECONDS: Final = 1.0
-_MEMORY_LIMITS: Final = ("32MB", "512MB")  # the second where spans are so large that the first is too little
-_BACKLOG_SEGMENTS: Final = 8
-_SEAL_SECONDS_A_SPAN: Final = 30e-6
-_SEAL_SECONDS_FIXED: Final = 0.3
 
 
 class DuckDBSyncProcessor(SpanProcessor):
@@ -66,7 +64,7 @@ class DuckDBSyncProcessor(SpanProcessor):
 
     def shutdown(self) -> None:
         """Stop; seal what is left if that fits in a second. Sealing that is under way is given up at once."""
-        is_sealing = self._connection is not None
+        is_sealing = self._sealer.is_writing
         self._stop.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread.is_alive():
@@ -89,7 +87,7 @@ class DuckDBSyncProcessor(SpanProcessor):
     def _reset(self) -> None:
         self._working = threading.Lock()  # held while the thread works or is paused, and across a fork
         self._stop = threading.Event()
-        self._connection: Any = None
+        self._sealer = Sealer(self._paths, self._settings, self._is_cancelled, self._end_before_duckdb)
         self._held_for_fork = self._is_forking = False
         self._forks = 0
         self._interrupted = False
@@ -102,7 +100,7 @@ class DuckDBSyncProcessor(SpanProcessor):
         self._forks += 1
         deadline = time.monotonic() + _FORK_WAIT_SECONDS
         while not (stopped := self._working.acquire(timeout=0.005)) and time.monotonic() < deadline:
-            self._interrupt_connection()
+            self._sealer.interrupt()
         self._held_for_fork = stopped
 
     def _after_fork_in_parent(self) -> None:
@@ -132,13 +130,16 @@ class DuckDBSyncProcessor(SpanProcessor):
             warn_once("journal", f"sealing stopped ({error}); the journal keeps the spans, and readers seal later.")
 
     def _work(self) -> None:
-        next_retention = 0.0
+        next_retention, next_merging = 0.0, time.monotonic() + _MERGING_SECONDS
         while not self._stop.wait(_POLL_SECONDS):
             with self._working:
                 self._guarded(self._seal_what_is_ready)
                 if time.monotonic() >= next_retention:
                     next_retention = time.monotonic() + _RETENTION_SECONDS
-                    self._guarded(self._apply_retention)
+                    self._guarded(self._sealer.apply_retention)
+                if time.monotonic() >= next_merging and not self._is_busy():
+                    next_merging = time.monotonic() + _MERGING_SECONDS
+                    self._guarded(self._sealer.merge_small_segments)
         with self._working:
             if not self._interrupted:
                 self._guarded(self._seal_at_exit)
@@ -162,40 +163,15 @@ class DuckDBSyncProcessor(SpanProcessor):
         return self._lock is not None
 
     def _seal_what_is_ready(self) -> None:
-        segment_spans = self._settings.segment_spans
-        while not self._stop.is_set() and not self._is_forking:
-            with Journal.open(self._paths.journal) as journal:
-                waiting = journal.stats().weight
-                if waiting < segment_spans:
-                    return
-                if self._is_busy() and waiting < _BACKLOG_SEGMENTS * segment_spans:
-                    return
-                self._seal(journal)
+        self._sealer.seal_what_is_ready(self._is_busy, lambda: self._stop.is_set() or self._is_forking)
 
     def _seal_at_exit(self) -> None:
-        if getattr(sys, "last_type", None) is KeyboardInterrupt:
-            # Importing duckdb runs `exec`, and CPython then forgets that the exit status has to be SIGINT's.
-            return
-        with Journal.open(self._paths.journal) as journal:
-            waiting = journal.stats().weight
-            fixed = 0.0 if "duckdb" in sys.modules else _SEAL_SECONDS_FIXED
-            if waiting and fixed + waiting * _SEAL_SECONDS_A_SPAN <= _EXIT_SECONDS:
-                self._seal(journal)
+        # Importing duckdb runs `exec`, and CPython then forgets that the exit status has to be SIGINT's.
+        if getattr(sys, "last_type", None) is not KeyboardInterrupt:
+            self._sealer.seal_within(_EXIT_SECONDS)
 
-    def _seal(self, journal: Journal) -> None:
-        import duckdb
-
-        self._end_before_duckdb()
-        _give_back_memory()  # so that the peak of recording and that of sealing do not add up
-        for limit in _MEMORY_LIMITS:
-            try:
-                self._seal_within(journal, limit)
-            except duckdb.OutOfMemoryException:
-                if limit == _MEMORY_LIMITS[-1]:
-                    raise
-            else:
-                break
-        _give_back_memory()
+    def _is_cancelled(self) -> bool:
+        return self._interrupted or self._is_forking
 
     def _end_before_duckdb(self) -> None:
         """Have `shutdown` called before DuckDB's own exit handler, after which it reads no more Arrow.
@@ -206,66 +182,15 @@ class DuckDBSyncProcessor(SpanProcessor):
             self._ends_before_duckdb = True
             atexit.register(self.shutdown)
 
-    def _seal_within(self, journal: Journal, memory_limit: str) -> None:
-        from otel_debugstore_exporters import seal, segment
-
-        with contextlib.closing(segment.connect(memory_limit, threads=1)) as connection:
-            self._connection = connection
-            try:
-                seal.forget_covered(journal, segment.current_segments(connection, self._paths))
-                seal.seal_once(
-                    self._paths,
-                    journal,
-                    self._settings.segment_spans,
-                    connection,
-                    lambda: self._interrupted or self._is_forking,
-                )
-            finally:
-                self._connection = None
-
-    def _apply_retention(self) -> None:
-        settings = self._settings
-        if settings.retention_age_seconds is None and settings.retention_size_bytes is None:
-            return
-        from otel_debugstore_exporters import seal
-
-        seal.apply_retention(
-            self._paths.base_path,
-            age_seconds=settings.retention_age_seconds,
-            size_bytes=settings.retention_size_bytes,
-        )
-
     def _interrupt(self, thread: BackgroundThread) -> None:
         """Make sealing give up. DuckDB's binding writes to stderr if a connection outlives the interpreter."""
         deadline = time.monotonic() + _INTERRUPT_SECONDS
         self._interrupted = True
         while thread.is_alive() and time.monotonic() < deadline:
-            self._interrupt_connection()
+            self._sealer.interrupt()
             thread.join(0.02)
-
-    def _interrupt_connection(self) -> None:
-        connection = self._connection
-        if connection is not None:
-            with contextlib.suppress(Exception):
-                connection.interrupt()
 
     def _give_up_lock(self) -> None:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
-
-
-def _give_back_memory() -> None:
-    """Return to the kernel what CPython and glibc keep of freed memory; after a burst that is 50 MB.
-
-    A full collection empties CPython's free lists, which pin its arenas. Frozen objects are not looked at, so
-    it takes no time. A program that looks after garbage collection itself is left alone.
-    """
-    import ctypes
-
-    if gc.isenabled() and not gc.get_freeze_count() and not gc.callbacks:
-        gc.freeze()
-        gc.collect()
-        gc.unfreeze()
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)

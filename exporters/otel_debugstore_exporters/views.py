@@ -7,7 +7,7 @@ A part is an attached database with the tables of `schema`. Views take the union
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from otel_debugstore import attributes as names
@@ -47,23 +47,31 @@ def spans(
     return " UNION ALL ".join(selects)
 
 
-def union(parts: Sequence[str], table: str) -> str:
-    """Return the SQL of a table over all parts."""
+def union(parts: Sequence[str], table: str, old: Collection[str] = ()) -> str:
+    """Return the SQL of a table over all parts; `old` are those of the first version."""
     columns = ", ".join(column for column in schema.TABLES[table] if column != "exact")
-    return " UNION ALL ".join(f"SELECT {columns} FROM {part}.{table}" for part in parts)
+    return " UNION ALL ".join(f"SELECT {columns} FROM {_place(part, table, old)}" for part in parts)
 
 
-def definitions(parts: Sequence[str], corrected: Sequence[str]) -> dict[str, str]:
+def _place(part: str, table: str, old: Collection[str]) -> str:
+    if part not in old or table not in schema.FIRST_VERSION_TABLES:
+        return f"{part}.{table}"
+    stored, selected = schema.FIRST_VERSION_TABLES[table]
+    return f"(SELECT {selected} FROM {part}.{stored})"
+
+
+def definitions(parts: Sequence[str], corrected: Sequence[str], old: Collection[str] = ()) -> dict[str, str]:
     """Return the SQL of every view by its name, in an order in which they can be created."""
     return {
         "spans": spans(parts, corrected),
-        "traces": _traces(parts),
+        "traces": _traces(parts, old),
         "resources": _once(parts, "resources", "resource_id"),
         "scopes": _once(parts, "scopes", "scope_id"),
         "payloads": _once(parts, "payloads", "digest"),
         "code": _once(parts, "code", "variant"),
         "counters": union(parts, "counters"),
-        "rollup": union(parts, "rollup"),
+        "rollup": union(parts, "rollup", old),
+        "rollup_total": union(parts, "rollup_total", old),
         "otel_traces": _OTEL_TRACES,
         "records": _RECORDS,
         "performance_summary": _PERFORMANCE_SUMMARY,
@@ -77,22 +85,28 @@ def _once(parts: Sequence[str], table: str, key: str) -> str:
     return f"SELECT DISTINCT ON ({key}) * FROM ({union(parts, table)})"
 
 
-def _traces(parts: Sequence[str]) -> str:
+def _traces(parts: Sequence[str], old: Collection[str]) -> str:
     if len(parts) == 1:
-        return union(parts, "traces")
-    first = "arg_min({0}, start_ns) FILTER (WHERE {0} IS NOT NULL) AS {0}"
+        return union(parts, "traces", old)
     return f"""
         SELECT trace_id, min(start_ns) AS start_ns, max(end_ns) AS end_ns, sum(span_count)::BIGINT AS span_count,
-               sum(error_count)::BIGINT AS error_count, {first.format("root_name")},
-               {first.format("root_duration_ns")}, {first.format("service")}, session
-        FROM ({union(parts, "traces")}) GROUP BY trace_id, session"""
+               sum(error_count)::BIGINT AS error_count, arg_min(root_name, root_start_ns) AS root_name,
+               min(root_start_ns) AS root_start_ns, arg_min_null(root_duration_ns, root_start_ns) AS root_duration_ns,
+               arg_min(service, start_ns) AS service, session
+        FROM ({union(parts, "traces", old)}) GROUP BY trace_id, session"""
 
 
-def _string_map(json: str) -> str:
-    """Attributes as the Collector writes them: text as it is, null as no text, all else as JSON."""
-    # A JSON pointer: a path can't name every key ('*', '', one with a backslash), and one such key fails the query.
-    pointer = "'/' || replace(replace(key, '~', '~0'), '/', '~1')"
-    value = f"coalesce(json_extract_string({json}, {pointer}), '')"
+def json_pointer(key: str) -> str:
+    """Return the SQL of the JSON pointer to a key of an object.
+
+    A path can't name every key ('*', '', one with a backslash), and one such key fails the query.
+    """
+    return f"'/' || replace(replace({key}, '~', '~0'), '/', '~1')"
+
+
+def string_map(json: str) -> str:
+    """Return the SQL of attributes as the Collector writes them: text as it is, null as no text, all else as JSON."""
+    value = f"coalesce(json_extract_string({json}, {json_pointer('key')}), '')"
     return f"map_from_entries(list_transform(json_keys({json}), lambda key: (key, {value})))"
 
 
@@ -100,19 +114,19 @@ _OTEL_TRACES: Final = f"""
     SELECT make_timestamp_ns(s.start_ns) AS "Timestamp", s.trace_id AS "TraceId", s.span_id AS "SpanId",
            coalesce(s.parent_id, '') AS "ParentSpanId", coalesce(s.trace_state, '') AS "TraceState",
            s.name AS "SpanName", upper(s.kind[1]) || lower(s.kind[2:]) AS "SpanKind",
-           coalesce(s.service, '') AS "ServiceName", {_string_map("r.attributes::JSON")} AS "ResourceAttributes",
+           coalesce(s.service, '') AS "ServiceName", {string_map("r.attributes::JSON")} AS "ResourceAttributes",
            coalesce(c.name, '') AS "ScopeName", coalesce(c.version, '') AS "ScopeVersion",
-           {_string_map("coalesce(s.attributes::JSON, '{}'::JSON)")} AS "SpanAttributes",
+           {string_map("coalesce(s.attributes::JSON, '{}'::JSON)")} AS "SpanAttributes",
            greatest(s.duration_ns, 0)::UBIGINT AS "Duration",
            upper(s.status[1]) || lower(s.status[2:]) AS "StatusCode",
            coalesce(s.status_message, '') AS "StatusMessage",
            coalesce(list_transform(s.events, lambda e: make_timestamp_ns(e.time_ns)), []) AS "Events.Timestamp",
            coalesce(list_transform(s.events, lambda e: e.name), []) AS "Events.Name",
-           coalesce(list_transform(s.events, lambda e: {_string_map("e.attributes")}), []) AS "Events.Attributes",
+           coalesce(list_transform(s.events, lambda e: {string_map("e.attributes")}), []) AS "Events.Attributes",
            coalesce(list_transform(s.links, lambda l: l.trace_id), []) AS "Links.TraceId",
            coalesce(list_transform(s.links, lambda l: l.span_id), []) AS "Links.SpanId",
            coalesce(list_transform(s.links, lambda l: l.trace_state), []) AS "Links.TraceState",
-           coalesce(list_transform(s.links, lambda l: {_string_map("l.attributes")}), []) AS "Links.Attributes"
+           coalesce(list_transform(s.links, lambda l: {string_map("l.attributes")}), []) AS "Links.Attributes"
     FROM spans s LEFT JOIN resources r USING (resource_id) LEFT JOIN scopes c USING (scope_id)"""
 
 
@@ -124,13 +138,17 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def _weighted_average(column: str) -> str:
+    return f"sum({column} * weight) / sum(weight) FILTER (WHERE {column} IS NOT NULL)"
+
+
 _OUTCOME_STATUS: Final = f"""CASE {_attribute(names.OUTCOME)}
         WHEN 'timeout' THEN 'timeout' WHEN 'retry' THEN 'retry'
         WHEN 'cancelled' THEN 'error' WHEN 'interrupted' THEN 'error' END"""
 """The status of a call that ended neither by a return nor by an error; NULL for others."""
 
-_RECORDS: Final = f"""
-    SELECT trace_id || '-' || span_id AS id,
+_RECORD_COLUMNS: Final = f"""
+           trace_id || '-' || span_id AS id,
            start_ns / 1e9 + greatest(coalesce(duration_ns, 0), 0) / 1e9 AS "timestamp",
            coalesce(layer, 'span') AS context_type,
            coalesce({_attribute(names.RECORD_CONTEXT_ID)}, span_id) AS context_id, component AS context_name,
@@ -145,18 +163,50 @@ _RECORDS: Final = f"""
                     CASE status WHEN 'ERROR' THEN 'error' ELSE 'success' END) AS status,
            coalesce(exception_message, status_message) AS error,
            {_attribute(names.RECORD_CODE)} AS code_snapshot,
-           coalesce(left(sha256({_attribute(names.RECORD_CODE)}), 16), variant) AS code_hash, variant AS variant_id
-    FROM spans"""
+           coalesce(left(sha256({_attribute(names.RECORD_CODE)}), 16), variant) AS code_hash, variant AS variant_id"""
 
-_PERFORMANCE_SUMMARY: Final = """
-    SELECT context_type, context_name, count(*) AS execution_count,
-           avg(duration_ms) AS avg_duration_ms, min(duration_ms) AS min_duration_ms,
+_RECORDS: Final = f"SELECT {_RECORD_COLUMNS} FROM spans"
+
+_CONTEXT: Final = "context_type, context_name"
+_PERFORMANCE_SUMMARY: Final = f"""
+    WITH counted AS (
+        SELECT DISTINCT session, layer, component, true AS is_counted FROM counters WHERE call_count > 0
+    ), call AS (
+        -- A span that was sampled stands for others. If its component has counters, these are counted there.
+        SELECT {_CONTEXT}, duration_ms, memory_mb, cpu_percent, status, sample_weight AS weight,
+               CASE WHEN is_counted THEN 1.0 ELSE sample_weight END AS calls
+        FROM (SELECT {_RECORD_COLUMNS}, session, layer, component, sample_weight FROM spans)
+        LEFT JOIN counted USING (session, layer, component)
+    ), total AS (
+        SELECT {_CONTEXT}, duration_ms, memory_mb, cpu_percent, weight, calls, calls * duration_ms AS total_ms,
+               CASE WHEN duration_ms IS NOT NULL THEN calls END AS timed_calls,
+               CASE WHEN status <> 'success' THEN calls ELSE 0 END AS errors
+        FROM call
+        UNION ALL BY NAME
+        SELECT layer AS context_type, component AS context_name, call_count AS calls, error_count AS errors,
+               duration_ns / 1e6 AS total_ms, call_count AS timed_calls
+        FROM counters WHERE call_count > 0
+    ), sampled AS (
+        SELECT {_CONTEXT}, duration_ms, sum(weight) OVER so_far AS reached,
+               sum(weight) OVER (PARTITION BY {_CONTEXT}) AS whole
+        FROM call
+        WHERE duration_ms IS NOT NULL AND ({_CONTEXT}) IN (SELECT ({_CONTEXT}) FROM call WHERE weight <> 1)
+        WINDOW so_far AS (PARTITION BY {_CONTEXT} ORDER BY duration_ms)
+    ), weighted AS (
+        SELECT {_CONTEXT}, min(duration_ms) FILTER (WHERE reached >= 0.5 * whole) AS p50,
+               min(duration_ms) FILTER (WHERE reached >= 0.95 * whole) AS p95,
+               min(duration_ms) FILTER (WHERE reached >= 0.99 * whole) AS p99
+        FROM sampled GROUP BY ALL
+    )
+    SELECT {_CONTEXT}, round(sum(calls))::BIGINT AS execution_count,
+           sum(total_ms) / sum(timed_calls) AS avg_duration_ms, min(duration_ms) AS min_duration_ms,
            max(duration_ms) AS max_duration_ms,
-           quantile_cont(duration_ms, 0.5) AS p50_duration_ms, quantile_cont(duration_ms, 0.95) AS p95_duration_ms,
-           quantile_cont(duration_ms, 0.99) AS p99_duration_ms, avg(memory_mb) AS avg_memory_mb,
-           avg(cpu_percent) AS avg_cpu_percent, count(*) FILTER (WHERE status = 'success') AS success_count,
-           count(*) FILTER (WHERE status <> 'success') AS error_count
-    FROM records GROUP BY context_type, context_name"""
+           coalesce(any_value(p50), quantile_cont(duration_ms, 0.5)) AS p50_duration_ms,
+           coalesce(any_value(p95), quantile_cont(duration_ms, 0.95)) AS p95_duration_ms,
+           coalesce(any_value(p99), quantile_cont(duration_ms, 0.99)) AS p99_duration_ms,
+           {_weighted_average("memory_mb")} AS avg_memory_mb, {_weighted_average("cpu_percent")} AS avg_cpu_percent,
+           round(sum(calls) - sum(errors))::BIGINT AS success_count, round(sum(errors))::BIGINT AS error_count
+    FROM total LEFT JOIN weighted USING ({_CONTEXT}) GROUP BY ALL"""
 
 
 def literal(text: str) -> str:

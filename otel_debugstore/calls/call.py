@@ -9,6 +9,7 @@ are resumed and suspended, have their CPU time added up step by step, and no I/O
 from __future__ import annotations
 
 import contextlib
+import traceback
 from _thread import get_ident
 from collections.abc import Mapping
 from time import perf_counter_ns, thread_time_ns, time_ns
@@ -25,8 +26,10 @@ from otel_debugstore.calls.component import Component
 from otel_debugstore.calls.outcome import BY_NAME, RETURNED, Outcome, outcome_of, type_name
 from otel_debugstore.guard import swallow
 from otel_debugstore.log import warn_once
+from otel_debugstore.masking import masker
 from otel_debugstore.measures.io import IO
 from otel_debugstore.measures.memory import MEMORY, MemoryMark
+from otel_debugstore.measures.thrift import NOISE_BYTES
 from otel_debugstore.outbox import OUTBOX
 from otel_debugstore.payload.capture import Captured, capture, capture_arguments
 from otel_debugstore.recording_settings import recording_settings
@@ -34,9 +37,11 @@ from otel_debugstore.recording_settings import recording_settings
 NO_RESULT: Final = object()
 """Says that a call has no result to capture."""
 
-_MOVING: Final = (names.MEMORY_NET_BYTES, names.IO_READ_BYTES, names.IO_WRITE_BYTES)
 _CALL_KEY: Final = create_key("otel-debugstore-call")
+_TRACE_FLAGS: Final = 3  # of a SpanContext, which is a tuple
 _MAX_DESCRIPTION: Final = 1000
+_MAX_FRAMES: Final = 100
+_MAX_EXCEPTION_CHARACTERS: Final = 32 << 10
 _MAX_CONTENT_CHARACTERS: Final = 8192
 
 
@@ -49,6 +54,7 @@ class Call:
         "_context",
         "_cpu_began",
         "_cpu_ns",
+        "_has_moved",
         "_io",
         "_memory",
         "_nearest_memory",
@@ -73,6 +79,7 @@ class Call:
         self._memory: MemoryMark | None = None
         self._nearest_memory: MemoryMark | None = None  # its own, or that of the nearest caller that has one
         self._io: Any = None
+        self._has_moved = False  # as `Thrift.saw` has it
         self._thread = get_ident()
         self._cpu_began = -1  # running if not negative
         self._cpu_ns = 0
@@ -102,7 +109,8 @@ class Call:
         """Say how the call ended, where its end does not show it.
 
         Args:
-            outcome: "success", "error", "timeout", "cancelled", "interrupted", "retry", "closed" or "exit".
+            outcome: "success", "error", "timeout", "cancelled", "interrupted", "terminated", "retry", "closed"
+                or "exit".
             message: Why.
         """
         self._outcome = (BY_NAME.get(outcome, BY_NAME["error"]), str(message)[:_MAX_DESCRIPTION])
@@ -182,6 +190,8 @@ class Call:
                     _set_outcome(span, outcome, message, attributes)
                 elif outcome is not RETURNED and error is not None:
                     _set_error(span, outcome, error, attributes)
+            elif self._outcome is not None:
+                outcome, _ = self._outcome
         finally:
             if self._token is not None:
                 self._detach()
@@ -202,13 +212,18 @@ class Call:
             else:
                 span.end(ended)
         if self.component.layer != "function":
-            self.component.thrift.saw(duration_ns, any(map(attributes.get, _MOVING)))
-        meter.recorded(duration_ns, self._recording_ns + perf_counter_ns() - recording_began)
+            self.component.thrift.saw(duration_ns, self._has_moved)
+        recording_ns = self._recording_ns + perf_counter_ns() - recording_began
+        if span.get_span_context()[_TRACE_FLAGS] & 1:
+            meter.recorded(duration_ns, recording_ns)
+        else:
+            meter.not_recorded(duration_ns, outcome.is_error, recording_ns)
 
     def _measure(self, attributes: dict[str, Any]) -> None:
         if self._io is not None:
             if self._thread == get_ident() and (use := IO.end(self._io)) is not None:
-                attributes[names.IO_READ_BYTES], attributes[names.IO_WRITE_BYTES] = use
+                read_bytes, write_bytes = attributes[names.IO_READ_BYTES], attributes[names.IO_WRITE_BYTES] = use
+                self._has_moved = read_bytes != 0 or write_bytes != 0
             self._io = None
         if self._cpu_began == -1:
             attributes[names.CPU_TIME_NS] = self._cpu_ns
@@ -217,8 +232,10 @@ class Call:
             self._memory = None
             if net is not None:
                 attributes[names.MEMORY_NET_BYTES] = net
+                self._has_moved = self._has_moved or not -NOISE_BYTES < net < NOISE_BYTES
             if peak is not None:
                 attributes[names.MEMORY_PEAK_BYTES] = peak
+                self._has_moved = self._has_moved or peak >= NOISE_BYTES
             if overlapped:
                 attributes[names.MEMORY_OVERLAPPED] = True
 
@@ -292,23 +309,30 @@ def begin(
         raise
 
 
-def write_late(component: Component, started_ns: int, duration_ns: int, error: BaseException | None) -> None:
-    """Write the span of a call that has ended, and was not sampled: childless, and marked as late."""
+def write_late(component: Component, started_ns: int, duration_ns: int, error: BaseException | None) -> bool:
+    """Write the span of a call that has ended, and was not sampled: childless, and marked as late.
+
+    Returns:
+        Whether there is one now: the provider's sampler may be against it.
+    """
     recording_began = perf_counter_ns()
     try:
         if otel_context.get_value(_SUPPRESS_INSTRUMENTATION_KEY):
-            return
+            return False
         attributes = {**component.attributes, names.LATE: True}
         span = component.tracer.start_span(component.name, attributes=attributes, start_time=started_ns)
-        if span.is_recording():
-            late: dict[str, Any] = {}
-            if error is not None:
-                _set_error(span, outcome_of(error), error, late)
-            write_attributes(span, late)
-            span.end(started_ns + duration_ns)
-            component.meter.recorded_late(perf_counter_ns() - recording_began)
+        if not span.get_span_context()[_TRACE_FLAGS] & 1:
+            return False
+        late: dict[str, Any] = {}
+        if error is not None:
+            _set_error(span, outcome_of(error), error, late)
+        write_attributes(span, late)
+        span.end(started_ns + duration_ns)
+        component.meter.recorded_late(perf_counter_ns() - recording_began)
+        return True
     except Exception as trouble:  # noqa: BLE001  # see `_trouble`
         _trouble(trouble)
+        return False
 
 
 def write_attributes(span: Any, attributes: dict[str, Any]) -> None:
@@ -369,8 +393,20 @@ def _set_error(span: Any, outcome: Outcome, error: BaseException, attributes: di
     attributes[names.ERROR_TYPE] = type_name(error)
     message = _text(error)
     if outcome.is_error:
-        span.record_exception(error)
-    _set_outcome(span, outcome, f"{type(error).__name__}: {message}", attributes)
+        _record_exception(span, error, message)
+    _set_outcome(span, outcome, f"{type(error).__name__}: {_head(message, _MAX_DESCRIPTION)}", attributes)
+
+
+def _record_exception(span: Any, error: BaseException, message: str) -> None:
+    """Do what the SDK's `record_exception` does, within bounds; that one raises what the exception's `__str__` does."""
+    stack = "".join(traceback.format_exception(error, limit=-_MAX_FRAMES))
+    attributes = {
+        "exception.type": type_name(error),
+        "exception.message": _head(message, _MAX_EXCEPTION_CHARACTERS),
+        "exception.stacktrace": _head(stack, _MAX_EXCEPTION_CHARACTERS),
+        "exception.escaped": "False",
+    }
+    span.add_event("exception", attributes)
 
 
 def _set_outcome(span: Any, outcome: Outcome, message: str, attributes: dict[str, Any]) -> None:
@@ -384,10 +420,17 @@ def _set_outcome(span: Any, outcome: Outcome, message: str, attributes: dict[str
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)[:_MAX_DESCRIPTION]
-    except Exception as trouble:  # noqa: BLE001  # the exception's own `__str__`
+        return str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as trouble:  # noqa: BLE001  # the exception's own `__str__`
         swallow(trouble)
         return "(its text can't be had)"
+
+
+def _head(text: str, length: int) -> str:
+    """Return the beginning of a text, without a part of a secret at its end."""
+    return text if len(text) <= length else masker().mask_head(text, length)
 
 
 def _start_now(span: Any) -> None:

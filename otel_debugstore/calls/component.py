@@ -32,6 +32,7 @@ class Component:
         "__weakref__",
         "_provider",
         "_tracer",
+        "_variant",
         "attributes",
         "attributes_at_start",
         "capture",
@@ -81,6 +82,7 @@ class Component:
         self.attributes_at_start: dict[str, Any] | None = self.attributes
         self._provider: Any = None
         self._tracer: Any = None
+        self._variant: tuple[Any, Any, str | None] = (None, None, None)
 
     @property
     def tracer(self) -> Any:
@@ -98,8 +100,12 @@ class Component:
         function = self.function
         if function is None:
             return None
-        variant = variant_of(function)
-        if variant is not None and OUTBOX.is_open and not OUTBOX.has_sent(variant):
+        code, defaults, variant = self._variant
+        if code is not function.__code__ or defaults is not function.__defaults__:
+            variant = variant_of(function)
+            if not function.__closure__:  # else the variant depends on more than these
+                self._variant = function.__code__, function.__defaults__, variant
+        if variant is not None and not OUTBOX.has_sent(variant) and OUTBOX.is_open:
             OUTBOX.put_code(variant, functools.partial(_describe, function, variant))
         return variant
 

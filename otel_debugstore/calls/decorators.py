@@ -14,7 +14,7 @@ from otel_debugstore.calls.call import NO_RESULT, Call, begin
 from otel_debugstore.calls.component import Component, named_component
 from otel_debugstore.calls.recorded import count_unsampled, record
 from otel_debugstore.errors import ConfigurationError
-from otel_debugstore.layers import check_layer
+from otel_debugstore.layers import Layer, check_layer
 
 _BLOCKS: Final[ContextVar[tuple[tuple[Recording, RecordedBlock], ...]]] = ContextVar("blocks", default=())
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,7 +30,7 @@ class Recording:
 
     def __init__(
         self,
-        layer: str,
+        layer: Layer,
         name: str | None = None,
         inputs: Mapping[str, Any] | None = None,
         capture_args: bool = True,
@@ -153,8 +153,8 @@ class LayerRecording:
 
     __slots__ = ("_layer",)
 
-    def __init__(self, layer: str) -> None:
-        self._layer = layer
+    def __init__(self, layer: Layer) -> None:
+        self._layer: Final = layer
 
     @overload
     def __call__(self, function: F, /) -> F: ...
@@ -196,7 +196,7 @@ function: Final = LayerRecording("function")
 
 
 def instrument(
-    layer: str = "function",
+    layer: Layer = "function",
     name: str | None = None,
     *,
     inputs: Mapping[str, Any] | None = None,

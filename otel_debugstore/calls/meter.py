@@ -111,11 +111,21 @@ class Meter:
         self._window_recording_ns += recording_ns
         if self._calls < SETTLING_CALLS:
             self._bare_ns += duration_ns
-        self.skip = self._draw()
+        if self.probability < 1.0:
+            self.skip = self._draw()
         if self._calls + self._window_calls >= SETTLING_CALLS:
             now = perf_counter_ns()
             if now - self._window_began_ns >= _WINDOW_NS or self._calls < SETTLING_CALLS:
                 self._settle(now)
+
+    def not_recorded(self, duration_ns: int, is_error: bool, recording_ns: int) -> None:
+        """Count a call that was to become a span, had not the provider's sampler decided otherwise."""
+        OUTBOX.expect_counts()
+        self.recorded(duration_ns, recording_ns)
+        self.recorded_count -= 1
+        self.call_count += 1
+        self.error_count += is_error
+        self.duration_ns += duration_ns
 
     def recorded_late(self, recording_ns: int) -> None:
         """Count a call that was not sampled and became a span at its end, and what that cost."""
@@ -141,9 +151,9 @@ class Meter:
 
     def take(self) -> list[CallCount]:
         """Return what was counted since the last time."""
+        began, self._taken_at_ns = self._taken_at_ns, time_ns()
         if not self.call_count and not self.recorded_count:
             return []
-        began, self._taken_at_ns = self._taken_at_ns, time_ns()
         values = (self.call_count, self.error_count, self.duration_ns, self.recorded_count, self.recording_ns)
         self.call_count -= values[0]
         self.error_count -= values[1]
@@ -166,6 +176,7 @@ class Meter:
         self.probability = max(_MIN_PROBABILITY, min(1.0, self.probability * factor))
         if self.probability < 1.0 and self.late_ns == _NEVER:
             self.late_ns = max(_MIN_LATE_NS, _LATE_FACTOR * self._bare_ns // self._calls)
+            OUTBOX.expect_counts()
         cost = self._window_recording_ns / max(1, self._window_calls)
         self._late_left = min(_LATE_BURST, self._late_left + max(1, round(affordable / max(1.0, cost))))
         self.skip = self._draw()

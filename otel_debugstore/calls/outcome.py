@@ -18,6 +18,7 @@ FAILED: Final = Outcome(None, True)
 TIMEOUT: Final = Outcome("timeout", True)
 CANCELLED: Final = Outcome("cancelled", False)
 INTERRUPTED: Final = Outcome("interrupted", True)
+TERMINATED: Final = Outcome("terminated", True)
 RETRY: Final = Outcome("retry", False)
 CLOSED: Final = Outcome("closed", False)
 EXIT: Final = Outcome("exit", False)
@@ -29,6 +30,7 @@ BY_NAME: Final = {
     "timeout": TIMEOUT,
     "cancelled": CANCELLED,
     "interrupted": INTERRUPTED,
+    "terminated": TERMINATED,
     "retry": RETRY,
     "closed": CLOSED,
     "exit": EXIT,

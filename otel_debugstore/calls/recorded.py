@@ -129,8 +129,8 @@ def count_unsampled(component: Component, duration_ns: int, error: BaseException
     """Count a call that was not sampled, or write it down late: it failed, or took long."""
     meter = component.meter
     is_error = error is not None and not isinstance(error, (StopIteration, GeneratorExit))
-    if (is_error or duration_ns > meter.late_ns) and meter.may_write_late():
-        write_late(component, time_ns() - duration_ns, duration_ns, error if is_error else None)
+    is_late = (is_error or duration_ns > meter.late_ns) and meter.may_write_late()
+    if is_late and write_late(component, time_ns() - duration_ns, duration_ns, error if is_error else None):
         return
     meter.call_count += 1
     meter.error_count += is_error

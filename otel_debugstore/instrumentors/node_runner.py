@@ -7,7 +7,6 @@ in another way gets the node's span, and nothing below it. The node's code, not 
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -25,6 +24,7 @@ from otel_debugstore.attributes import (
     VARIANT,
 )
 from otel_debugstore.calls.call import Call
+from otel_debugstore.digest import blake2b
 from otel_debugstore.instrumentors.arguments import Parameters, text
 from otel_debugstore.instrumentors.child_environment import environment_of_child
 from otel_debugstore.instrumentors.observed import Arguments, Observed, What, guarded, recording
@@ -98,7 +98,7 @@ def _note_code(call: Call | None, runner: Any, arguments: Arguments) -> None:
     path = Path(folder, node_id, filename)
     if path.is_file() and path.stat().st_size <= _MAX_CODE_BYTES:
         code = path.read_bytes()
-        variant = hashlib.blake2b(code, digest_size=8).hexdigest()
+        variant = blake2b(code, digest_size=8).hexdigest()
         call.span.set_attributes({VARIANT: variant, CODE_FILE_PATH: str(path)})
         OUTBOX.put_code(variant, functools.partial(_describe, variant, node_id, str(path), code))
 

@@ -37,9 +37,13 @@ class Watch:
             names: What modules that are wanted are called, whatever their packages; None if that is not known. Then
                 `is_wanted` is asked at every import, which takes longer.
         """
-        self.is_wanted = is_wanted
+        self._is_wanted = is_wanted
         self.found = found
         self.names = None if names is None else frozenset(name.rpartition(".")[2] for name in names)
+
+    def is_wanted(self, module: str) -> bool:
+        """Return whether a module of this name is."""
+        return (self.names is None or module.rpartition(".")[2] in self.names) and self._is_wanted(module)
 
     def tell(self, module: ModuleType) -> None:
         """Call back; whatever goes wrong stays here."""

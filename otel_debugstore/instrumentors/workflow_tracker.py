@@ -2,9 +2,10 @@
 
 The calls are flat, in any order, and workflows interleave in one thread: so neither a workflow nor a step becomes the
 current span, and a step hangs below its own tracker's workflow whatever else is open. What is still open when
-the tracker is dropped is closed then (outcome "closed"), and at the end of the process (outcome "exit").
+the tracker is dropped is closed then (outcome "closed"), and at the end of the process: with the outcome "exit", also
+where that is `os._exit` or `os.exec*`, and "terminated", an error, where it is SIGTERM.
 
-Loss: what is open when the process is killed, or ends by `os._exit`.
+Loss: what is open when the process is killed by SIGKILL or crashes.
 Threads: any. No lock is taken: the garbage collector may drop a tracker anywhere.
 Fork: a child forgets its parent's trackers; calls on them begin anew there.
 """
@@ -29,6 +30,7 @@ from otel_debugstore.instrumentors.components import component
 from otel_debugstore.instrumentors.observed import Arguments, guarded
 from otel_debugstore.instrumentors.outcomes import fail
 from otel_debugstore.instrumentors.patching import Patches, Wrapper
+from otel_debugstore.lifecycle import has_closed, has_open
 
 _UNNAMED: Final = "unnamed workflow"
 _STEP_ERROR: Final = "step_failed"
@@ -124,12 +126,14 @@ class _Workflows:
 
     def __init__(self) -> None:
         self._by_tracker: dict[int, Workflow] = {}
+        self._open: set[Workflow] = set()
         self._provider: object = None
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's."""
         self._by_tracker = {}
+        self._open = set()
 
     def open(self, tracker: Any, workflow: Workflow) -> Workflow:
         """Keep the workflow of a tracker until it is dropped."""
@@ -141,7 +145,9 @@ class _Workflows:
         key = id(tracker)
         replaced, self._by_tracker[key] = self._by_tracker.get(key), workflow
         if replaced is not None:  # of a tracker that is gone without a word
-            replaced.close("closed")
+            self.close(replaced, "closed")
+        self._open.add(workflow)
+        has_open(self)
         with contextlib.suppress(TypeError):  # no weak references to it: it stays open until it is finished
             weakref.finalize(tracker, self._dropped, key, workflow).atexit = False
             workflow.tracker = weakref.ref(tracker)
@@ -151,16 +157,25 @@ class _Workflows:
         """Return the workflow of a tracker, closed or not."""
         return self._by_tracker.get(id(tracker))
 
-    def close_all(self) -> None:
+    def close(self, workflow: Workflow, outcome: str | None = None) -> None:
+        """Close a workflow; see `Workflow.close`."""
+        workflow.close(outcome)
+        self._open.discard(workflow)
+        if not self._open:
+            has_closed(self)
+            if self._open:  # another thread has opened one just now
+                has_open(self)
+
+    def close_all(self, outcome: str = "exit") -> None:
         """Close what is open at the end of the process."""
         for key in list(self._by_tracker):
             if (workflow := self._by_tracker.pop(key, None)) is not None:
-                guarded(workflow.close, "exit")
+                guarded(self.close, workflow, outcome)
 
     def _dropped(self, key: int, workflow: Workflow) -> None:
         if self._by_tracker.get(key) is workflow:
             del self._by_tracker[key]
-            guarded(workflow.close, "closed")
+            guarded(self.close, workflow, "closed")
 
 
 _WORKFLOWS: Final = _Workflows()
@@ -206,7 +221,7 @@ def _made(tracker: Any, arguments: Arguments) -> None:
 
 def _finished(tracker: Any, arguments: Arguments) -> None:
     if (workflow := _WORKFLOWS.of(tracker)) is not None:
-        workflow.close()
+        _WORKFLOWS.close(workflow)
 
 
 def _step(name: str) -> Callable[[Any, Arguments], None]:

@@ -8,10 +8,10 @@ The peak of a call is
 - exact where the process is one that a bigger one started (with vfork, as `subprocess` does: the kernel's mark begins
   with what that one held), the call took 20 ms or more, and the process's own mark (`VmHWM`) rose after the first look;
 - exact where the mark did not rise, and the process held as much as that at the begin or at the end;
-- else, of calls of 20 ms and more, the highest of what was seen now and then (`sampler`): every 20 ms in a call's
-  first second, then every 160 ms. After an idle while, or many calls shorter than 20 ms, the next longer one may be
-  noticed as late as that. A peak between two looks is missed. A call that went unseen for more than 250 ms, because C
-  code kept the interpreter, has none;
+- else, of calls of 20 ms and more, the highest of what was seen now and then (`sampler`): after 20 ms, and then
+  whenever the call got an eighth longer, but at least every 160 ms and at most every 20 ms. After an idle while, or
+  many calls shorter than 20 ms, the next longer one may be noticed 160 ms late. A peak between two looks is missed.
+  A call that went unseen for more than 250 ms, because C code kept the interpreter, has none;
 - else not known: None.
 With the setting `memory_reset` the kernel's mark is reset at each begin, and all peaks are exact. That lowers the
 `ru_maxrss` that the program sees of itself, and costs some 20 us a call.
@@ -43,8 +43,7 @@ from otel_debugstore.recording_settings import recording_settings
 
 MAX_UNSEEN_SECONDS: Final = 0.25
 
-_YOUNG_SECONDS: Final = 1.0
-
+_LOOKS_A_DOUBLING: Final = 8  # about: the older a call, the coarser its peak in time, and the smaller the cost's share
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _MAXRSS_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 _MAXRSS: Final = 2  # its place in what `getrusage` returns: faster by number
@@ -258,7 +257,7 @@ class MemoryProbe:
         if took > SLOW_SECONDS:
             _SAMPLER_PREAD.was_slow(now)
         own_mark = self._own_mark.read() or 0 if self._own_mark is not None else 0
-        # Fewer looks where calls are too short for them, or so long that fewer will do.
+        # Fewer looks where calls are too short for them.
         self._look_seconds = min(2 * self._look_seconds, IDLE_LOOK_SECONDS)
         for mark in list(self._open):
             if rss > mark.seen:
@@ -267,8 +266,9 @@ class MemoryProbe:
                 mark.own_mark = own_mark
             if now - max(self._looked, mark.began) > MAX_UNSEEN_SECONDS:
                 mark.unseen = True
-            if LOOK_SECONDS <= now - mark.began < _YOUNG_SECONDS:
-                self._look_seconds = LOOK_SECONDS
+            age = now - mark.began
+            if age >= LOOK_SECONDS:
+                self._look_seconds = min(self._look_seconds, max(LOOK_SECONDS, age / _LOOKS_A_DOUBLING))
         self._looked = now
         return self._look_seconds
 

@@ -1,8 +1,9 @@
-"""`Thrift`: of a component whose calls are too short to be worth measuring, only every eighth is.
+"""`Thrift`: of a component whose calls move nothing, only some are measured.
 
-Reading memory and I/O costs some 11 us, most of it in the kernel. A component is measured at every call until 32 calls
-in a row took less than 0.1 ms and moved nothing; then at every eighth, and at every one again when a call took longer
-or moved something. What is not measured is not known: None, never 0.
+Reading memory and I/O costs 12 us in a busy loop, and ten times as much after milliseconds of other work, when the
+kernel's code for it is in no cache any more. A component is measured at every call until 32 calls in a row took less
+than 20 ms and moved nothing: then at every eighth, after 256 such calls at every 32nd, and at every one again when
+a call took longer or one that was measured moved something. What is not measured is not known: None, never 0.
 Threads: any; a count that is off by a few does no harm.
 """
 
@@ -10,9 +11,16 @@ from __future__ import annotations
 
 from typing import Final
 
-SHORT_NS: Final = 100_000
+SHORT_NS: Final = 20_000_000
+"""Shorter calls have no peak by sampling either; of longer ones the cost is no matter."""
+
+NOISE_BYTES: Final = 256 << 10
+"""Resident memory moves by less all the time, whatever a call does."""
+
 _ENOUGH: Final = 32
 _EVERY: Final = 8
+_MANY: Final = 256
+_EVERY_OF_MANY: Final = 32
 
 
 class Thrift:
@@ -26,14 +34,14 @@ class Thrift:
     def looks(self) -> bool:
         """Return whether to measure the call that begins now."""
         quiet = self._quiet
-        return quiet < _ENOUGH or quiet % _EVERY == 0
+        return quiet < _ENOUGH or quiet % (_EVERY if quiet < _MANY else _EVERY_OF_MANY) == 0
 
     def saw(self, duration_ns: int, has_moved: bool) -> None:
         """Note how a call ended, measured or not.
 
         Args:
             duration_ns: How long it took.
-            has_moved: Whether memory or I/O was other than 0, as far as it was measured.
+            has_moved: Whether it read or wrote, or memory moved by `NOISE_BYTES`, as far as that was measured.
         """
         if has_moved or duration_ns >= SHORT_NS:
             self._quiet = 0

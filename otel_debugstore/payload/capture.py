@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from otel_debugstore.digest import blake2b
 from otel_debugstore.guard import swallow
 from otel_debugstore.masking import Masker
 from otel_debugstore.masking import masker as default_masker
 from otel_debugstore.payload.introspect import type_name
-from otel_debugstore.payload.limits import DEFAULT_LIMITS, Limits
+from otel_debugstore.payload.limits import DEFAULT_LIMITS, Limits, limits_of_settings
 from otel_debugstore.payload.mask_content import mask_content
 from otel_debugstore.payload.objects import handler_of
 from otel_debugstore.payload.walk import PACK, Walk
@@ -57,16 +57,16 @@ class Captured(NamedTuple):
     media_type: str = MEDIA_TYPE
 
 
-def capture(value: Any, masker: Masker | None = None, limits: Limits = DEFAULT_LIMITS) -> Captured:
+def capture(value: Any, masker: Masker | None = None, limits: Limits | None = None) -> Captured:
     """Return what is to be kept of a value.
 
     Args:
         value: Anything.
         masker: Says what is secret; by default that of the settings.
-        limits: Caps on the content.
+        limits: Caps on the content; by default those of the settings.
     """
     try:
-        masker = masker or default_masker()
+        masker, limits = masker or default_masker(), limits or limits_of_settings()
         content = _plain_content(value, limits)
         if content is not None:
             return _captured(content, True, masker)
@@ -82,7 +82,7 @@ def capture_arguments(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     masker: Masker | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
     positional: int | None = None,
 ) -> Captured:
     """Return what is to be kept of the arguments of a call: a map from parameters to values, in their order.
@@ -94,10 +94,11 @@ def capture_arguments(
         args: Arguments by place; those beyond the positional parameters become `"*": [...]`.
         kwargs: Arguments by name; those that are no parameter become `"**": {...}`.
         masker: Says what is secret; by default that of the settings.
-        limits: Caps on the content.
+        limits: Caps on the content; by default those of the settings.
         positional: How many parameters take arguments by place; by default all.
     """
     try:
+        limits = limits or limits_of_settings()
         if positional is None:
             positional = len(names)
         is_bound = not kwargs and len(args) <= positional
@@ -144,11 +145,13 @@ def _few_scalars(values: dict[str, Any]) -> bytes | None:
 
 def _plain_content(value: Any, limits: Limits) -> bytes | None:
     """Return the content of a value that can be packed as it is, None if it has to be walked through."""
-    if not _is_plain(value, limits):
-        return None
     try:
+        if not _is_plain(value, limits):
+            return None
         content = PACK(value)
     except (TypeError, ValueError, OverflowError):  # large integers, lone surrogates
+        return None
+    except RuntimeError:  # another thread changes it
         return None
     if len(content) > limits.max_bytes or (b"$" in content and _TAG_LIKE.search(content)):
         return None

@@ -12,12 +12,10 @@ import pathlib
 import re
 import types
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
-from collections.abc import Iterable
-from itertools import islice
 from typing import Any, Final
 
 from otel_debugstore.payload.introspect import exact_text, field, library_class, mro, type_name
-from otel_debugstore.payload.walk import Handler, Plain, Walk
+from otel_debugstore.payload.walk import Handler, Plain, Walk, first
 
 ByType = dict[int, Handler]
 """Handlers by the identity of a type: its hash may be code of a metaclass."""
@@ -36,11 +34,11 @@ def _dict(walk: Walk, value: dict[Any, Any]) -> Plain:
 
 
 def _set(walk: Walk, value: set[Any]) -> Plain:
-    return walk.unordered("set", value, set.__len__(value), set.__iter__(value))
+    return walk.unordered("set", value, set.__len__(value), lambda: set.__iter__(value))
 
 
 def _frozenset(walk: Walk, value: frozenset[Any]) -> Plain:
-    return walk.unordered("frozenset", value, frozenset.__len__(value), frozenset.__iter__(value))
+    return walk.unordered("frozenset", value, frozenset.__len__(value), lambda: frozenset.__iter__(value))
 
 
 def _ordered_dict(walk: Walk, value: OrderedDict[Any, Any]) -> Plain:
@@ -52,7 +50,7 @@ def _counter(walk: Walk, value: Counter[Any]) -> Plain:
 
 
 def _deque(walk: Walk, value: deque[Any]) -> Plain:
-    items = walk.sequence("list", value, len(value), lambda count: list(islice(value, count)))
+    items = walk.sequence("list", value, len(value), lambda count: first(lambda: value, count))
     return _marked(walk, "$deque", {"items": items, "maxlen": value.maxlen})
 
 
@@ -170,8 +168,7 @@ def _generator(walk: Walk, value: Any) -> Plain:
 
 def _view(walk: Walk, value: Any) -> Plain:
     """Keys, values or items of a dict."""
-    items: Iterable[Any] = iter(value)
-    found = walk.sequence("list", value, len(value), lambda count: list(islice(items, count)))
+    found = walk.sequence("list", value, len(value), lambda count: first(lambda: value, count))
     return walk.summary("$view", {"type": type_name(type(value)), "items": found})
 
 

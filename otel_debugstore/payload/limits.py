@@ -7,7 +7,10 @@ worst that could be built, thousands of secrets to be masked, took 20 ms.
 
 from __future__ import annotations
 
+import functools
 from typing import Final, NamedTuple
+
+from otel_debugstore.recording_settings import recording_settings
 
 
 class Limits(NamedTuple):
@@ -33,3 +36,11 @@ class Limits(NamedTuple):
 
 
 DEFAULT_LIMITS: Final = Limits()
+
+
+@functools.cache
+def limits_of_settings() -> Limits:
+    """Return the caps that the settings say; one text may have half of the bytes."""
+    settings = recording_settings()
+    limits = Limits(settings.payload_bytes, settings.payload_bytes // 2, settings.payload_items, settings.payload_depth)
+    return DEFAULT_LIMITS if limits == DEFAULT_LIMITS else limits

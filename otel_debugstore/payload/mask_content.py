@@ -5,6 +5,7 @@ It works on contents and not on values, so it can also be done to what an older 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Final
 
 import msgpack
@@ -88,11 +89,14 @@ def _list(plain: list[Any], masker: Masker) -> list[Any]:
     if len(plain) == 2 and all(type(item) in (str, bytes) for item in plain):  # a header, as servers write them
         return _pair(plain, masker)
     masked = [mask_plain(item, masker) for item in plain]
+    for place, (flag, item) in enumerate(pairwise(plain), 1):
+        if masked[place] is item and _can_be_secret(item) and (kind := masker.flag_kind(flag, item)) is not None:
+            masked[place] = {"$masked": kind}
     return plain if _same(masked, plain) else masked
 
 
 def _table(plain: dict[str, Any], content: dict[str, Any], masker: Masker) -> Plain:
-    kinds = [masker.key_kind(name) for name, _ in content["columns"]]
+    kinds = [_column_kind(name, masker) for name, _ in content["columns"]]
     rows = [
         [
             mask_plain(item, masker) if kind is None or not _can_be_secret(item) else {"$masked": kind}
@@ -103,6 +107,12 @@ def _table(plain: dict[str, Any], content: dict[str, Any], masker: Masker) -> Pl
     if all(_same(new, old) for new, old in zip(rows, content["rows"], strict=True)):
         return plain
     return {"$dataframe": {**content, "rows": rows}}
+
+
+def _column_kind(name: Plain, masker: Masker) -> str | None:
+    """Return which secret a column holds by its name, or by a part of it, where columns have several levels."""
+    parts = name.get("$tuple", ()) if type(name) is dict else (name,)
+    return next((kind for part in parts if (kind := masker.key_kind(part)) is not None), None)
 
 
 def _can_be_secret(value: Plain) -> bool:

@@ -8,9 +8,9 @@ whole array: of a large one a few dozen spread values are hashed, so that two of
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Any, Final
 
+from otel_debugstore.digest import blake2b
 from otel_debugstore.payload.introspect import library_class, mro, type_name
 from otel_debugstore.payload.walk import Handler, Plain, Walk
 
@@ -23,11 +23,16 @@ def table_handler(cls: type) -> Handler | None:
     for module, name, handler, takes_subclasses in _CLASSES:
         known = library_class(module, name)
         if known is not None and (cls is known or (takes_subclasses and any(base is known for base in mro(cls)))):
-            return handler
+            return _contained(handler)
     generic = library_class("numpy", "generic")
     if generic is not None and any(base is generic for base in mro(cls)):
         return _scalar if library_class("numpy", type_name(cls).removeprefix("numpy:")) is cls else None
     return None
+
+
+def _contained(handler: Handler) -> Handler:
+    """A table counts as a container: it may hold others, and itself."""
+    return lambda walk, value: walk.contained(type_name(type(value)), value, lambda: handler(walk, value))
 
 
 def _array(walk: Walk, value: Any) -> Plain:
@@ -51,10 +56,19 @@ def _head_of_array(walk: Walk, array: Any, content: dict[str, Any]) -> Plain:
         values = array.flatten().tolist()
         items = walk.sequence("list", values, size, lambda count: values[:count])
         return walk.tagged("$ndarray", {**content, "items": items})
-    head = array.flat[: walk.limits.head_items].tolist() if array.itemsize <= walk.limits.head_text else []
+    is_small = kind != "T" and array.itemsize <= walk.limits.head_text  # numpy prints errors of flat texts of kind T
+    head = array.flat[: walk.limits.head_items].tolist() if is_small else []
+    if array.dtype.names:
+        head = [_by_name(array.dtype, record) for record in head]
     if kind in _NUMERIC:
         content["sample"] = blake2b(array.flat[:: max(1, size // _SPREAD_VALUES)].tobytes(), digest_size=8).hexdigest()
     return walk.summary("$ndarray", {**content, "head": [walk.value(item) for item in head]})
+
+
+def _by_name(dtype: Any, record: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the fields of a record by their names, those of records in it as well: names tell secrets."""
+    fields = zip(dtype.names, record, strict=True)
+    return {name: _by_name(dtype[name], item) if dtype[name].names else item for name, item in fields}
 
 
 def _scalar(walk: Walk, value: Any) -> Plain:
@@ -87,6 +101,11 @@ def _pandas_series(walk: Walk, value: Any) -> Plain:
 def _pandas_index(walk: Walk, value: Any) -> Plain:
     head = value[: walk.limits.head_items].tolist()
     return _series(walk, "pandas", value.name, value.dtype, len(value), head)
+
+
+def _pandas_multi_index(walk: Walk, value: Any) -> Plain:
+    rows = value[: walk.limits.head_rows].tolist()
+    return _table(walk, "pandas", (len(value), value.nlevels), list(value.names), value.dtypes.tolist(), rows)
 
 
 def _pandas_time(walk: Walk, value: Any) -> Plain:
@@ -140,11 +159,21 @@ def _series(walk: Walk, library: str, name: Any, dtype: Any, length: int, head: 
     return walk.summary("$series", content)
 
 
+_INDEXES: Final = (
+    "CategoricalIndex",
+    "DatetimeIndex",
+    "Index",
+    "IntervalIndex",
+    "PeriodIndex",
+    "RangeIndex",
+    "TimedeltaIndex",
+)
 _CLASSES: Final[tuple[tuple[str, str, Callable[[Walk, Any], Plain], bool], ...]] = (
     ("numpy", "ndarray", _array, True),
     ("pandas", "DataFrame", _pandas_frame, False),
     ("pandas", "Series", _pandas_series, False),
-    *(("pandas", name, _pandas_index, False) for name in ("Index", "RangeIndex", "DatetimeIndex")),
+    *(("pandas", name, _pandas_index, False) for name in _INDEXES),
+    ("pandas", "MultiIndex", _pandas_multi_index, False),
     *(("pandas", name, _pandas_time, False) for name in ("Timestamp", "Timedelta", "Period")),
     ("polars", "DataFrame", _polars_frame, False),
     ("polars", "Series", _polars_series, False),

@@ -9,9 +9,10 @@ their length was looked at, and copied in one step that no other thread can come
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgpack
 
@@ -29,6 +30,8 @@ PACK: Final[Callable[[Any], bytes]] = msgpack.Packer(strict_types=True).pack
 _NUMBER_BYTES: Final = 9
 _CUT_BYTES: Final = 32
 _SHORT: Final = 256
+_ATTEMPTS: Final = 8
+_T = TypeVar("_T")
 _MIN_INT: Final = -(1 << 63)
 _MAX_INT: Final = (1 << 64) - 1
 
@@ -145,7 +148,7 @@ class Walk:
         self._bytes_left -= len(value)
         return value
 
-    def sequence(self, kind: str, value: Any, length: int, items: Callable[[int], Iterable[Any]]) -> Plain:
+    def sequence(self, kind: str, value: Any, length: int, items: Callable[[int], Sequence[Any]]) -> Plain:
         """Return the items of an ordered container: a list, tagged if `kind` is another.
 
         Args:
@@ -158,7 +161,10 @@ class Walk:
         if stand_in is not None:
             return stand_in
         try:
-            found = self._values(items(self._take(length)))
+            count = self._take(length)
+            copied = items(count)
+            length -= max(0, count - len(copied))  # another thread took some out meanwhile
+            found = self._values(copied)
         finally:
             self._open.pop()
         if len(found) < length:
@@ -171,8 +177,11 @@ class Walk:
         if stand_in is not None:
             return stand_in
         try:
+            count = self._take(length)
+            copied = list(items)[:count] if count == length else first(lambda: items, count)  # the former is one step
+            length -= max(0, count - len(copied))  # another thread took some out meanwhile
             pairs = []
-            for key, item in list(islice(items, self._take(length))):
+            for key, item in copied:
                 if self._bytes_left <= 0:
                     break
                 pairs.append([self.value(key), self.value(item)])
@@ -183,8 +192,8 @@ class Walk:
             return self.cut(kind, length, found)
         return found if kind == "dict" else self.tagged(f"${kind}", found)
 
-    def unordered(self, kind: str, value: Any, length: int, items: Iterable[Any]) -> Plain:
-        """Return the items of a set, in the order of their bytes.
+    def unordered(self, kind: str, value: Any, length: int, iterate: Callable[[], Iterable[Any]]) -> Plain:
+        """Return the items of a set, which `iterate` begins to go through, in the order of their bytes.
 
         The order of a set differs between processes: what part of it would fit is chance, so none of it is kept
         if it doesn't fit as a whole.
@@ -194,20 +203,32 @@ class Walk:
             return stand_in
         left = self._bytes_left, self._items_left, self._cuts
         try:
-            found = self._values(list(islice(items, length))) if self._take(length) == length else []
+            is_whole = self._take(length) == length
+            copied = first(iterate, length) if is_whole else []
+            found = self._values(copied)
         finally:
             self._open.pop()
-        if len(found) < length or self._cuts > left[2]:
+        if not is_whole or len(found) < len(copied) or self._cuts > left[2]:
             self._bytes_left, self._items_left = left[0] // 2, left[1] // 2  # what was used is chance as well
             return self.cut(kind, length)
         return self.tagged(f"${kind}", sorted(found, key=PACK))
+
+    def contained(self, kind: str, value: Any, capture: Callable[[], Plain]) -> Plain:
+        """Return what `capture` makes of a container, unless that is in itself, or too deep."""
+        stand_in = self._enter(kind, value)
+        if stand_in is not None:
+            return stand_in
+        try:
+            return capture()
+        finally:
+            self._open.pop()
 
     def fields(self, tag: str, value: Any, cls: type, pairs: list[tuple[str, Any]], **more: Plain) -> Plain:
         """Return an object with named fields."""
         content = self.mapping("dict", value, len(pairs), pairs)
         return self.tagged(tag, {"type": type_name(cls), "fields": content, **more})
 
-    def _enter(self, kind: str, value: Any, length: int) -> Plain | None:
+    def _enter(self, kind: str, value: Any, length: int | None = None) -> Plain | None:
         """Open a container; return what stands for it if that can't be done."""
         if id(value) in self._open:
             return self.summary("$cycle", len(self._open) - self._open.index(id(value)))
@@ -235,6 +256,14 @@ class Walk:
     def _sized(self, value: Any) -> Any:
         self._bytes_left -= 3 + (len(value) if type(value) is bytes or value.isascii() else len(value.encode()))
         return value
+
+
+def first(iterate: Callable[[], Iterable[_T]], count: int) -> list[_T]:
+    """Return the first items of a container; tried again where another thread changed it since `iterate`."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(RuntimeError):
+            return list(islice(iterate(), count))
+    return list(islice(iterate(), count))
 
 
 def as_map(pairs: list[list[Plain]]) -> Plain:

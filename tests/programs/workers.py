@@ -20,7 +20,7 @@ from typing import Any
 
 from otel_debugstore.errors import DebugStoreError
 from otel_debugstore.masking import Masker
-from otel_debugstore_exporters import archive, codec, importer, journal, reader, scan, seal, segment, store
+from otel_debugstore_exporters import archive, codec, importer, journal, merging, reader, scan, seal, segment, store
 from otel_debugstore_exporters.batch import batch_from_records
 from otel_debugstore_exporters.session import SessionPaths
 from sessions import span
@@ -51,14 +51,19 @@ def write(
             time.sleep(pause)
 
 
-def write_records(say: Say, paths: SessionPaths, writer: int, count: int = 1 << 30) -> None:
+def write_records(say: Say, paths: SessionPaths, writer: int, count: int = 1 << 30, auto_sync: bool = False) -> None:
     """Write records through a `DebugStore`, three a flush."""
-    with store.DebugStore(paths.session_id, paths.base_path, auto_sync=False) as opened:
+    with store.DebugStore(paths.session_id, paths.base_path, auto_sync=auto_sync) as opened:
         for number in range(count):
             for index in range(3):
                 opened.write_record("tool", f"{writer}-{number}", f"{writer}-{number}-{index}", duration_ms=1.0)
             opened.flush()
             say(f"{writer}-{number}")
+
+
+def name_segment(say: Say, paths: SessionPaths) -> None:
+    """Say what a segment would be called while this process writes it."""
+    say(paths.temporary_segment("0123456789abcdef"))
 
 
 def seal_session(say: Say, paths: SessionPaths, segment_spans: int = 120, once: bool = False) -> None:
@@ -74,7 +79,7 @@ def merge_session(say: Say, paths: SessionPaths, once: bool = False) -> None:
     for _ in _rounds(once):
         with paths.lock("merge", timeout_seconds=10) as mine:
             if mine:
-                say(len(seal.merge(paths, at_least=2)))
+                say(len(merging.merge(paths)))
 
 
 def import_one_by_one(say: Say, paths: SessionPaths, files: list[str]) -> None:

@@ -18,6 +18,10 @@ _HEADINGS: Final = {
     "malformed_count": "malformed",
     "self_share": "self %",
     "error_rate": "errors",
+    "call_count": "calls",
+    "recorded_count": "recorded",
+    "not_recorded_count": "not recorded",
+    "recording_share": "recording %",
 }
 _NS: Final = (
     ("d", 86_400_000_000_000),

@@ -53,11 +53,12 @@ def command(session: tuple[str, ...], ledger: bool, repair: bool, output_format:
 
 def _show_ledger(session: tuple[str, ...], output_format: str, below: bool = False) -> None:
     """Show what recording cost; nothing, if it stands below something else and there is nothing to show."""
-    from otel_debugstore_analysis.query import Table
-    from otel_debugstore_exporters.ledger import LedgerRow, ledger
+    from otel_debugstore_analysis import query
+    from otel_debugstore_exporters.reader import SessionReader
 
-    rows = ledger(base_path(), list(session) or None)
-    if rows or not below:
+    with SessionReader(base_path(), list(session) or None) as reader:
+        table = query.ledger(query.DuckDBEngine(reader))
+    if table.rows or not below:
         if below:
             click.echo("\nWhat recording cost:")
-        show(Table(LedgerRow._fields, [tuple(row) for row in rows]), output_format)
+        show(table, output_format)

@@ -26,7 +26,7 @@ def command(scope: Scope, query: str, limit: int, timeout: float, output_format:
     """Run one SELECT (DuckDB's SQL) over sessions; "-" reads it from standard input.
 
     Nothing can be changed by it, and it reaches no file and no network. There are the tables spans, traces,
-    resources, scopes, payloads, code, counters and rollup, and the views otel_traces, records and
+    resources, scopes, payloads, code, counters, rollup and rollup_total, and the views otel_traces, records and
     performance_summary; docs/schema.md describes them.
 
     \b

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from otel_debugstore_analysis.query._engine import Compiled, DuckDBEngine, Engine
     from otel_debugstore_analysis.query._follow import Follower
+    from otel_debugstore_analysis.query._frame import Coded, SpanFrame, frame
+    from otel_debugstore_analysis.query._ledger import ledger
     from otel_debugstore_analysis.query._rollup import percentiles_from_rollup
     from otel_debugstore_analysis.query._selection import EVERYTHING, Selection
     from otel_debugstore_analysis.query._table import Table
@@ -19,14 +21,18 @@ if TYPE_CHECKING:
 _MODULES = {
     "EVERYTHING": "_selection",
     "ORDERS": "_top",
+    "Coded": "_frame",
     "Compiled": "_engine",
     "DuckDBEngine": "_engine",
     "Engine": "_engine",
     "Follower": "_follow",
     "Selection": "_selection",
+    "SpanFrame": "_frame",
     "Table": "_table",
     "Trace": "_trace",
     "TraceSpan": "_tree",
+    "frame": "_frame",
+    "ledger": "_ledger",
     "percentiles_from_rollup": "_rollup",
     "slowest": "_top",
     "slowest_traces": "_top",
@@ -37,14 +43,18 @@ _MODULES = {
 __all__ = [
     "EVERYTHING",
     "ORDERS",
+    "Coded",
     "Compiled",
     "DuckDBEngine",
     "Engine",
     "Follower",
     "Selection",
+    "SpanFrame",
     "Table",
     "Trace",
     "TraceSpan",
+    "frame",
+    "ledger",
     "percentiles_from_rollup",
     "slowest",
     "slowest_traces",

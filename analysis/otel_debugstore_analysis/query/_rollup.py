@@ -1,7 +1,8 @@
 """Percentiles over very many spans, from the histogram that each segment carries.
 
 A bucket is 2 % wide, so a percentile is off by at most 1 % of its value beside the spans between
-the bucket's. The histogram counts recorded spans: sample weights are not in it.
+the bucket's. The histogram counts recorded spans: sample weights are not in it. Counts, totals and error rates by
+component or layer are those of all calls, with the ones that were counted and not recorded (see `_counted`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ibis.expr.types as ir
 
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.query import tables
+from otel_debugstore_analysis.query._counted import SUMS, has_counted, is_counted_by, within
 from otel_debugstore_analysis.query._engine import Engine
 from otel_debugstore_analysis.query._table import Table
 from otel_debugstore_analysis.query._top import PERCENTILES
@@ -21,6 +23,10 @@ from otel_debugstore_exporters.schema import ROLLUP_GROWTH, ROLLUP_SECONDS
 GROUPS: Final = ("component", "layer", "service")
 COLUMNS: Final = ("count", "total_ns", *PERCENTILES, "error_rate")
 _NS: Final = 1_000_000_000
+_NOT_COUNTED: Final = (
+    "Some calls were counted and not recorded: counts and sums are those of recorded spans (of all calls by component "
+    "and layer)."
+)
 
 
 def percentiles_from_rollup(
@@ -52,18 +58,12 @@ def percentiles_from_rollup(
         parameters["until_s"] = until_ns // _NS
     rows = tables.run(engine, _percentiles, by, tuple(parameters), limit, **parameters)
     groups = rows[0][-1] if rows else 0
-    return Table((by, *COLUMNS), [row[:-1] for row in rows], groups - len(rows))
+    notes = (_NOT_COUNTED,) if not is_counted_by((by,)) and has_counted(engine) else ()
+    return Table((by, *COLUMNS), [row[:-1] for row in rows], groups - len(rows), notes)
 
 
 def _percentiles(by: str, bounds: tuple[str, ...], limit: int | None) -> ir.Table:
-    rollup = tables.rollup()
-    conditions = []
-    if "since_s" in bounds:
-        conditions.append(rollup.start_s >= tables.parameter("since_s", "int64"))
-    if "until_s" in bounds:
-        conditions.append(rollup.start_s <= tables.parameter("until_s", "int64"))
-    if conditions:
-        rollup = rollup.filter(*conditions)
+    rollup = _histogram(by, bounds)
     buckets = rollup.group_by(by, "bucket").aggregate(
         count=rollup.span_count.sum(), errors=rollup.error_count.sum(), total_ns=rollup.duration_ns.sum()
     )
@@ -76,16 +76,61 @@ def _percentiles(by: str, bounds: tuple[str, ...], limit: int | None) -> ir.Tabl
         for name, share in PERCENTILES.items()
     }
     groups = buckets.group_by(by).aggregate(
-        count=buckets["count"].sum(),
-        total_ns=buckets.total_ns.sum(),
-        error_rate=buckets.errors.sum() / buckets["count"].sum(),
-        **quantiles,
+        count=buckets["count"].sum(), total_ns=buckets.total_ns.sum(), errors=buckets.errors.sum(), **quantiles
     )
+    if is_counted_by((by,)):
+        groups = _with_counted(groups, by, bounds)
+    groups = groups.mutate(error_rate=groups.errors / groups["count"])
     rows = groups.mutate(groups=groups.count().over(ibis.window()))
     rows = rows.order_by(ibis.desc("total_ns"), by)
     if limit is not None:
         rows = rows.limit(limit)
     return rows.select(by, *COLUMNS, "groups")
+
+
+def _with_counted(groups: ir.Table, by: str, bounds: tuple[str, ...]) -> ir.Table:
+    """Add the calls that were counted in the same ten seconds."""
+    since = tables.parameter("since_s", "int64") * _NS if "since_s" in bounds else None
+    until = (tables.parameter("until_s", "int64") // ROLLUP_SECONDS + 1) * ROLLUP_SECONDS * _NS
+    counters = tables.counters()
+    beside = within(counters, since, until if "until_s" in bounds else None, {by: counters[by]})
+    beside = beside.select(counted_by=beside[by], **{f"counted_{name}": beside[name] for name in SUMS})
+    found = groups.outer_join(beside, groups[by] == beside.counted_by)
+    sums = {
+        "count": found["count"].fill_null(0) + found.counted_call_count.fill_null(0),
+        "total_ns": ibis.coalesce(
+            found.total_ns + found.counted_duration_ns, found.total_ns, found.counted_duration_ns
+        ),
+        "errors": found.errors.fill_null(0) + found.counted_error_count.fill_null(0),
+    }
+    whole = found.select(ibis.coalesce(found[by], found.counted_by).name(by), *PERCENTILES, **sums)
+    return whole.filter(whole["count"] > 0)
+
+
+def _histogram(by: str, bounds: tuple[str, ...]) -> ir.Table:
+    """Return the rows in the window: of whole segments that lie in it, and by ten seconds of those that it cuts.
+
+    Each condition is one that the database can tell from the least and the largest value of a block, so that of a
+    segment only what counts is read.
+    """
+    whole, cut = tables.rollup_total(), tables.rollup()
+    parts = [whole]
+    if bounds:
+        since, until = (tables.parameter(name, "int64") if name in bounds else None for name in ("since_s", "until_s"))
+        parts = [whole.filter(*_between(whole.first_s, whole.last_s, since, until))]
+        inside = _between(cut.start_s, cut.start_s, since, until)
+        if since is not None:
+            parts.append(cut.filter(*inside, cut.first_s < since))
+        if until is not None:
+            parts.append(cut.filter(*inside, *_between(cut.first_s, cut.last_s, since, None), cut.last_s > until))
+    columns = (by, "bucket", "duration_ns")
+    counts = ("span_count", "error_count")
+    rows = [part.select(*columns, **{name: part[name].cast("int64") for name in counts}) for part in parts]
+    return ibis.union(*rows) if len(rows) > 1 else rows[0]
+
+
+def _between(first: ir.Value, last: ir.Value, since: ir.Value | None, until: ir.Value | None) -> list[ir.Value]:
+    return [*([] if since is None else [first >= since]), *([] if until is None else [last <= until])]
 
 
 def _duration(bucket: ir.Value) -> ir.Value:

@@ -21,11 +21,18 @@ SPAN_START: Final = "start_ns"
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """The shape of a selection without its values, so that its SQL can be kept: see `tables.compiled`."""
+    """The shape of a selection without its values, so that its SQL can be kept: see `tables.compiled`.
+
+    Attributes:
+        since, until: Whether it has that bound.
+        fields: The fields that must have certain values.
+        counts: By field how many values it may have.
+    """
 
     since: bool = False
     until: bool = False
     fields: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
 
     def apply(self, spans: ir.Table) -> ir.Table:
         """Return the spans that the selection takes; its values are parameters of the query."""
@@ -36,11 +43,20 @@ class Filter:
             conditions.append(spans[SPAN_START] >= parameter("since_ns", "int64"))
         if self.until:
             conditions.append(spans[SPAN_START] < parameter("until_ns", "int64"))
+        found = self.where(spans, {name: column_of(name) for name in self.fields})
+        return found.filter(*conditions) if conditions else found
+
+    def where(self, table: ir.Table, columns: Mapping[str, str]) -> ir.Table:
+        """Return the rows of a table whose fields, in these columns of it, have the selection's values."""
+        from otel_debugstore_analysis.query.tables import parameter
+
+        conditions = []
         for number, name in enumerate(self.fields):
-            column = spans[column_of(name)]
+            column = table[columns[name]]
             text = column if column.type().is_string() else column.cast("string")
-            conditions.append(text == parameter(f"where_{number}"))
-        return spans.filter(*conditions) if conditions else spans
+            values = [parameter(_where(number, place)) for place in range(self.counts[number])]
+            conditions.append(text == values[0] if len(values) == 1 else text.isin(values))
+        return table.filter(*conditions) if conditions else table
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +66,19 @@ class Selection:
     Attributes:
         since_ns: Nanoseconds since 1970-01-01 UTC; None is without bound.
         until_ns: The same.
-        where: Field -> value as text; numbers are compared by their decimal text.
+        where: Field -> value as text, or several of which it must have one; numbers are compared by their decimal text.
     """
 
     since_ns: int | None = None
     until_ns: int | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def filter(self) -> Filter:
         """The shape of this selection."""
-        return Filter(self.since_ns is not None, self.until_ns is not None, tuple(sorted(self.where)))
+        fields = tuple(sorted(self.where))
+        counts = tuple(len(self._values(name)) for name in fields)
+        return Filter(self.since_ns is not None, self.until_ns is not None, fields, counts)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -71,11 +89,19 @@ class Selection:
         if self.until_ns is not None:
             values["until_ns"] = self.until_ns
         for number, name in enumerate(sorted(self.where)):
-            values[f"where_{number}"] = self.where[name]
+            values |= {_where(number, place): value for place, value in enumerate(self._values(name))}
         return values
+
+    def _values(self, name: str) -> tuple[str, ...]:
+        value = self.where[name]
+        return (value,) if isinstance(value, str) else value
 
 
 EVERYTHING: Final = Selection()
+
+
+def _where(number: int, place: int) -> str:
+    return f"where_{number}_{place}"
 
 
 def column_of(name: str) -> str:

@@ -14,11 +14,13 @@ class Table:
         columns: Names, in order.
         rows: Values; None where there is none.
         left_out: How many further rows there are that a limit cut off; None when that was not counted.
+        notes: What has to be known of the values, such as that some are estimated; a sentence each.
     """
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     left_out: int | None = 0
+    notes: tuple[str, ...] = ()
 
     def dicts(self) -> list[dict[str, Any]]:
         """Return the rows as dictionaries."""

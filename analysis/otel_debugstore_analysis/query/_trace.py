@@ -59,7 +59,7 @@ def trace(engine: Engine, trace_id: str, limit: int = 1000) -> Trace:
     start = min(starts, default=None)
     ends = [row.start_ns + row.duration_ns for row in rows if row.start_ns is not None and row.duration_ns]
     spans = tuple(arrange(rows, start, limit))
-    span_count = max(found.span_count, len(rows))  # more may have come in between
+    span_count = max(found.span_count, len(rows))
     return Trace(
         found.trace_id,
         start,
@@ -122,12 +122,12 @@ def _spans(engine: Engine, found: _Found) -> list[Row]:
 
 
 def _fetch(engine: Engine, found: _Found, **window: int) -> list[tuple[Any, ...]]:
-    is_large = found.span_count > MAX_FETCHED // 2  # more may have come in between
-    return tables.run(engine, _trace_spans, bool(window), is_large, trace_id=found.trace_id, **window)
+    query = tables.compiled(engine.dialect, _trace_spans, bool(window), found.span_count > MAX_FETCHED)
+    return engine.fetch(query, {"trace_id": found.trace_id, **window}, further=True)
 
 
 def _trace_spans(windowed: bool, is_large: bool) -> ir.Table:
-    """Return the spans of the trace; the longest if it is large (looking for these takes a tenth of the time)."""
+    """Return the spans of the trace; the longest if it is large (a limit alone takes a fifth of the time)."""
     spans = tables.spans()
     conditions = [spans.trace_id == tables.parameter("trace_id")]
     if windowed:
@@ -135,4 +135,4 @@ def _trace_spans(windowed: bool, is_large: bool) -> ir.Table:
         conditions.append(spans.start_ns <= tables.parameter("end_ns", "int64"))
     found = spans.filter(*conditions).select(*Row._fields)
     longest_first = ibis.desc("duration_ns", nulls_first=False)
-    return found.order_by(longest_first).limit(MAX_FETCHED) if is_large else found.limit(MAX_FETCHED)
+    return found.order_by(longest_first).limit(MAX_FETCHED) if is_large else found

@@ -28,7 +28,9 @@ _TYPES: Final = {
     "UINTEGER": "uint32",
     "SMALLINT": "int16",
     "DOUBLE": "float64",
+    "BOOLEAN": "boolean",
 }
+CLICKHOUSE: Final = "clickhouse"
 _MARK: Final = "\ue000"
 """Begins the text that stands for a parameter until the SQL tree is there (a private-use character)."""
 
@@ -51,9 +53,24 @@ def traces() -> ir.Table:
     return ibis.table(_types("traces"), name="traces")
 
 
+def counters() -> ir.Table:
+    """Return the table of calls that were counted: a row a component and interval."""
+    return ibis.table(_types("counters"), name="counters")
+
+
+def code() -> ir.Table:
+    """Return the table with a row a version of a function's code."""
+    return ibis.table(_types("code"), name="code")
+
+
 def rollup() -> ir.Table:
     """Return the histogram of durations: a row a component, ten seconds and bucket."""
     return ibis.table(_types("rollup"), name="rollup")
+
+
+def rollup_total() -> ir.Table:
+    """Return the histogram of durations of whole segments: a row a component and bucket."""
+    return ibis.table(_types("rollup_total"), name="rollup_total")
 
 
 def parameter(name: str, kind: str = "string") -> ir.Value:
@@ -71,22 +88,32 @@ def run(engine: Engine, build: Callable[..., ir.Table], *shape: Hashable, **para
 def compiled(dialect: str, build: Callable[..., ir.Table], *shape: Hashable) -> Compiled:
     """Return the SQL of the expression `build(*shape)` in a dialect."""
     expression = build(*shape)
-    tree = _compiler(dialect).to_sqlglot(expression).transform(_parameter_or_same).transform(_place_or_same)
-    return Compiled(tree.sql(dialect=dialect), _reads(expression), tuple(expression.columns))
+    tree = _compiler(dialect).to_sqlglot(expression).transform(_parameter_or_same, dialect)
+    places = {}
+    if dialect == CLICKHOUSE:
+        from otel_debugstore_analysis.query._compilers import numbered, with_common_integers
+
+        tree = with_common_integers(tree)
+        places = numbered(tree)
+    sql = tree.transform(_place_or_same).sql(dialect=dialect)
+    return Compiled(sql, _reads(expression), tuple(expression.columns), places)
 
 
 def _reads(expression: ir.Table) -> dict[str, tuple[str, ...]]:
     names = {field.name for field in expression.op().find(ops.Field)}
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for table in expression.op().find(ops.UnboundTable):
-        columns = tuple(name for name in table.schema.names if name in names)
-        found[table.name] = columns or table.schema.names[:1]
+        columns = tuple(name for name in table.schema.names if name in names) or table.schema.names[:1]
+        found[table.name] = tuple(dict.fromkeys((*found.get(table.name, ()), *columns)))
     return found
 
 
-def _parameter_or_same(node: sge.Expression) -> sge.Expression:
+def _parameter_or_same(node: sge.Expression, dialect: str) -> sge.Expression:
     if isinstance(node, sge.Literal) and node.is_string and node.this.startswith(_MARK):
-        return sge.Parameter(this=sge.Var(this=node.this.removeprefix(_MARK)))
+        name = node.this.removeprefix(_MARK)
+        if dialect == CLICKHOUSE:
+            return sge.Placeholder(this=name, kind=sge.DataType.build("String", dialect=dialect))
+        return sge.Parameter(this=sge.Var(this=name))
     return node
 
 
@@ -98,6 +125,6 @@ def _place_or_same(node: sge.Expression) -> sge.Expression:
 
 @functools.cache
 def _compiler(dialect: str) -> Any:
-    from ibis.backends.sql import compilers
+    from otel_debugstore_analysis.query._compilers import ForClickHouse, ForDuckDB
 
-    return {"duckdb": compilers.DuckDBCompiler}[dialect]()
+    return ForClickHouse() if dialect == CLICKHOUSE else ForDuckDB()

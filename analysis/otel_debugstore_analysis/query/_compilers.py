@@ -1,0 +1,175 @@
+"""Ibis's compilers, made to give the same answers on every engine.
+
+Where ClickHouse and DuckDB differ, it is ClickHouse's SQL that follows: quantiles are exact and linear between
+neighbours, rounding is half away from zero, sums of integers don't wrap around. In both, integers are divided as integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlglot as sg
+import sqlglot.expressions as sge
+from ibis.backends.sql.compilers import ClickHouseCompiler, DuckDBCompiler
+
+_COMPARISONS: Final = {sge.GTE: ">=", sge.GT: ">", sge.LTE: "<=", sge.LT: "<", sge.EQ: "="}
+_UNSIGNED: Final = (sge.Count, sge.CountIf, sge.RowNumber, sge.Rank, sge.DenseRank, sge.Length, sge.ApproxDistinct)
+_WIDE: Final = "toInt128"
+_BOUNDED: Final = ("start_ns", "trace_id")
+
+
+class ForDuckDB(DuckDBCompiler):  # type: ignore[misc]  # Ibis has no types
+    """Ibis's compiler for DuckDB."""
+
+    __slots__ = ()
+
+    def visit_FloorDivide(self, op: Any, *, left: Any, right: Any) -> Any:  # noqa: N802
+        """Of integers without a detour by floating point, which can't hold nanoseconds since 1970."""
+        if op.left.dtype.is_integer() and op.right.dtype.is_integer():
+            left, right = _floored(left, right)
+            return self.cast(sge.IntDiv(this=left, expression=right), op.dtype)
+        return super().visit_FloorDivide(op, left=left, right=right)
+
+
+class ForClickHouse(ClickHouseCompiler):  # type: ignore[misc]
+    """Ibis's compiler for ClickHouse, with DuckDB's arithmetic."""
+
+    __slots__ = ()
+
+    def visit_Quantile(self, op: Any, *, arg: Any, quantile: Any, where: Any) -> Any:  # noqa: N802
+        """Linear between the two nearest values; NULL where there are none."""
+        value = self._visit_quantile("quantileExactInclusive", arg, quantile, where)
+        return self.if_(self.f.isNaN(value), sge.Null(), value)
+
+    def visit_MultiQuantile(self, op: Any, *, arg: Any, quantile: Any, where: Any) -> Any:  # noqa: N802
+        """The same, of several quantiles."""
+        values = self._visit_quantile("quantilesExactInclusive", arg, quantile, where)
+        name = sg.to_identifier("q")
+        known = sge.Lambda(this=self.if_(self.f.isNaN(name), sge.Null(), name), expressions=[name])
+        return self.f.arrayMap(known, values)
+
+    def visit_Sum(self, op: Any, *, arg: Any, where: Any) -> Any:  # noqa: N802
+        """Of integers in 128 bits."""
+        if op.arg.dtype.is_integer():
+            arg = self.f.anon[_WIDE](arg)
+        return super().visit_Sum(op, arg=arg, where=where)
+
+    def visit_Round(self, op: Any, *, arg: Any, digits: Any) -> Any:  # noqa: N802
+        """Half away from zero."""
+        if op.digits is not None and getattr(op.digits, "value", None) != 0:
+            return super().visit_Round(op, arg=arg, digits=digits)
+        whole = self.f.anon.trunc(arg)
+        up = self.if_(self.f.anon.abs(arg - whole) >= 0.5, self.f.anon.sign(arg), 0)
+        return self.cast(whole + up, op.dtype)
+
+    def visit_FloorDivide(self, op: Any, *, left: Any, right: Any) -> Any:  # noqa: N802
+        """Of integers without a detour by floating point."""
+        if op.left.dtype.is_integer() and op.right.dtype.is_integer():
+            return self.cast(self.f.anon.intDiv(*_floored(left, right)), op.dtype)
+        return super().visit_FloorDivide(op, left=left, right=right)
+
+    def visit_Coalesce(self, op: Any, *, arg: Any) -> Any:  # noqa: N802
+        """Of whole numbers and others: ClickHouse has no type for both."""
+        return super().visit_Coalesce(op, arg=self._alike(op.arg, arg, op.dtype))
+
+    def visit_Greatest(self, op: Any, *, arg: Any) -> Any:  # noqa: N802
+        """The same."""
+        return super().visit_Greatest(op, arg=self._alike(op.arg, arg, op.dtype))
+
+    def visit_Least(self, op: Any, *, arg: Any) -> Any:  # noqa: N802
+        """The same."""
+        return super().visit_Least(op, arg=self._alike(op.arg, arg, op.dtype))
+
+    def visit_IfElse(self, op: Any, *, bool_expr: Any, true_expr: Any, false_null_expr: Any) -> Any:  # noqa: N802
+        """The same."""
+        kept = (op.true_expr, op.false_null_expr)
+        true_expr, false_null_expr = self._alike(kept, (true_expr, false_null_expr), op.dtype)
+        return super().visit_IfElse(
+            op, bool_expr=bool_expr, true_expr=true_expr, false_null_expr=false_null_expr
+        )
+
+    def _alike(self, ops: Sequence[Any], compiled: Sequence[Any], dtype: Any) -> tuple[Any, ...]:
+        """Return arguments of which the integers are cast where the result is none."""
+        if not dtype.is_floating():
+            return tuple(compiled)
+        pairs = zip(ops, compiled, strict=True)
+        return tuple(self.cast(sql, dtype) if op.dtype.is_integer() else sql for op, sql in pairs)
+
+    def visit_InSubquery(self, op: Any, *, needle: Any, rel: Any) -> Any:  # noqa: N802
+        """Without a cast, which would keep ClickHouse from using an index."""
+        return super(ClickHouseCompiler, self).visit_InSubquery(op, needle=needle, rel=rel)
+
+    def visit_Cast(self, op: Any, *, arg: Any, to: Any) -> Any:  # noqa: N802
+        """Numbers with a fraction as DuckDB writes them: whole ones end in `.0`."""
+        text = super().visit_Cast(op, arg=arg, to=to)
+        if not (to.is_string() and op.arg.dtype.is_floating()):
+            return text
+        is_bare = self.f.anon.match(text, "^-?[0-9]+$")
+        return self.if_(is_bare, self.f.anon.concat(text, ".0"), text)
+
+
+def _floored(left: Any, right: Any) -> tuple[Any, Any]:
+    """Return the operands of a division that cuts off the fraction, so that it rounds down as floor does."""
+    left, right = sge.paren(left), sge.paren(right)
+    rest = sge.paren(sge.Mod(this=sge.paren(sge.Mod(this=left, expression=right) + right), expression=right))
+    return sge.paren(left - rest), right
+
+
+def with_common_integers(tree: sge.Expression) -> sge.Expression:
+    """Return a tree of ClickHouse's in which counts and sums are signed integers of 64 bits.
+
+    Those that it makes by itself (unsigned ones, and those of 128 bits) go with hardly any other number. A sum that
+    64 bits can't hold is NULL.
+    """
+    for node in list(tree.find_all(*_UNSIGNED)):
+        _wrap(node, "toInt64")
+    for wide in [node for node in tree.find_all(sge.Anonymous) if node.this == _WIDE]:
+        if wide.parent is not None:
+            _wrap(wide.parent, "accurateCastOrNull", sge.Literal.string("Int64"))
+    return tree
+
+
+def _wrap(node: sge.Expression, function: str, *arguments: sge.Expression) -> None:
+    """Put a function around an aggregate, and the window over which it is one."""
+    whole = node.parent if isinstance(node.parent, sge.Window) else node
+    around = sge.Anonymous(this=function)
+    whole.replace(around)
+    around.set("expressions", [whole, *arguments])
+
+
+def numbered(tree: sge.Expression) -> dict[str, tuple[tuple[str, str, str], ...]]:
+    """Give every place of a table in the tree a name of its own; return the bounds of each.
+
+    Bounds are (column, operator, value as SQL) that every row which counts fulfils: the time range, or the trace.
+    ClickHouse can't derive from a condition on nanoseconds which part of `otel_traces` holds such rows.
+    """
+    found: dict[str, tuple[tuple[str, str, str], ...]] = {}
+    for select in list(tree.find_all(sge.Select)):
+        origin = select.args.get("from_")
+        sources = [origin.this] if origin else []
+        sources += [join.this for join in select.args.get("joins") or ()]
+        for table in sources:
+            if isinstance(table, sge.Table):
+                name = f"{table.name}#{len(found)}"
+                found[name] = tuple(_bounds(select, table.alias_or_name))
+                table.set("this", sge.to_identifier(name, quoted=True))
+    return found
+
+
+def _bounds(select: sge.Select, alias: str) -> list[tuple[str, str, str]]:
+    where = select.args.get("where")
+    if where is None:
+        return []
+    condition = where.this
+    found = []
+    for part in condition.flatten() if isinstance(condition, sge.And) else [condition]:
+        part = part.unnest()
+        operator = _COMPARISONS.get(type(part))
+        if operator is None or not isinstance(part.this, sge.Column):
+            continue
+        column, value = part.this, part.expression
+        is_constant = not any(value.find_all(sge.Column, sge.Query))
+        if column.name in _BOUNDED and column.table == alias and is_constant:
+            found.append((column.name, operator, value.sql(dialect="clickhouse")))
+    return found

@@ -1,0 +1,109 @@
+"""What a process that ends has only counted, or has still open: it is written all the same, however it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from commands import run_well
+from instrumented import run_instrumented
+from stored import stored_spans
+
+ENDINGS = {
+    "terminated": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)",
+    "terminated long after": "time.sleep(2.5); os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)",
+    "terminated where Python can't see it": """
+        threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        """,
+    "os._exit": "os._exit(5)",
+    "exec": "os.execv('/bin/sh', ['sh', '-c', 'exit 5'])",
+    "normal": "sys.exit(5)",
+}
+TRACKER = """
+    class WorkflowTracker:
+        def __init__(self, workflow_id, description="", context=None): pass
+        def add_step(self, step_id, tool_name, description="", inputs=None): pass
+        def start_step(self, step_id): pass
+        def complete_step(self, step_id, output=None, metadata=None): pass
+        def fail_step(self, step_id, error=None): pass
+        def finish(self): pass
+    """
+WORKFLOWS = """
+    from workflow_tracker import WorkflowTracker
+    finished, unfinished = WorkflowTracker("finished"), WorkflowTracker("open")
+    for step in ("first", "second"):
+        unfinished.add_step(step, "tool")
+        unfinished.start_step(step)
+    unfinished.complete_step("first")
+    finished.finish()
+    """
+COUNTED = """
+    from otel_debugstore import function
+    @function(name="often")
+    def often(): pass
+    for _ in range(20_000):
+        often()
+    time.sleep(2.5)
+    for _ in range(3):
+        often()
+    """
+
+
+def program(folder: Path, work: str, ending: str) -> Path:
+    path = folder / "app.py"
+    parts = ["import os, signal, sys, threading, time", textwrap.dedent(work), textwrap.dedent(ENDINGS[ending])]
+    path.write_text("\n".join(parts))
+    return path
+
+
+def assert_ended(run: subprocess.CompletedProcess[str], ending: str) -> None:
+    """Check the exit status, and that nothing was printed."""
+    assert (run.stdout, run.stderr) == ("", "")
+    assert run.returncode == (-signal.SIGTERM if ending.startswith("terminated") else 5)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_open_workflows_are_recorded(ending: str, tmp_path: Path) -> None:
+    """What a tracker has open when the process ends is closed then, and says how; what was finished does not."""
+    (tmp_path / "workflow_tracker.py").write_text(textwrap.dedent(TRACKER))
+    run = run_instrumented(program(tmp_path, WORKFLOWS, ending), folder=tmp_path)
+    assert_ended(run, ending)
+    spans = stored_spans(tmp_path / "debug_data")
+    is_error = ending.startswith("terminated")
+    how = "terminated" if is_error else "exit"
+    assert {span.name: (span.attributes.get("debugstore.outcome"), span.status_code == 2) for span in spans} == {
+        "first": (None, False),
+        "second": (how, is_error),
+        "finished": (None, False),
+        "open": (how, is_error),
+    }
+    assert len(spans) == 4
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_counts_are_not_lost(ending: str, tmp_path: Path) -> None:
+    """Calls that were counted just before the end are in the store, though no span has ended for long."""
+    run = run_instrumented(program(tmp_path, COUNTED, ending), folder=tmp_path)
+    assert_ended(run, ending)
+    (row,) = json.loads(run_well("top", "--data-dir", tmp_path / "debug_data", "--format", "json"))
+    assert (row["component"], row["count"]) == ("often", 20_003)
+
+
+@pytest.mark.parametrize("ending", ["terminated", "os._exit", "normal"])
+def test_counts_without_any_span(ending: str, tmp_path: Path) -> None:
+    """Calls of which a sampler lets no span through are counted, also where no span ever ends."""
+    work = COUNTED[: COUNTED.index("for _")] + "for _ in range(40): often()"
+    run = run_instrumented(program(tmp_path, work, ending), folder=tmp_path, traces_sampler="always_off")
+    assert_ended(run, ending)
+    assert stored_spans(tmp_path / "debug_data") == []
+    (row,) = json.loads(run_well("top", "--data-dir", tmp_path / "debug_data", "--format", "json"))
+    assert (row["component"], row["count"], row["p50_ns"]) == ("often", 40, None)
+    assert row["total_ns"] > 0
