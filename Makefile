@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 PYTHON ?= python3.11 python3 python3.12 python3.13 python3.14
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all lint format bench clean
+.PHONY: help setup demo test test-slow test-all lint format bench eval clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ format: $(READY)  ## put the sources into shape
 
 bench: $(READY)  ## measure the figures of the README
 	$(BIN)/python -m benchmarks $(ARGS)
+
+eval: $(READY)  ## how often the analyses are right, on data of which the truth is known
+	$(BIN)/python -m evaluation $(ARGS)
 
 clean:  ## remove .venv and everything that was built
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -8,9 +8,12 @@ and may not import the others, nor pretend to under `TYPE_CHECKING`.)
 from importlib import import_module as _import_module
 
 _MODULES = {
+    "Analysis": "otel_debugstore_analysis.analysis",
+    "AnalysisPackage": "otel_debugstore_analysis.analyzer",
     "BoundedSpanProcessor": "otel_debugstore.processor",
     "ConfigurationError": "otel_debugstore.errors",
     "CorruptDataError": "otel_debugstore.errors",
+    "DebugAnalyzer": "otel_debugstore_analysis.analyzer",
     "DebugIntegration": "otel_debugstore_analysis.integration",
     "DebugStore": "otel_debugstore_exporters.store",
     "DebugStoreError": "otel_debugstore.errors",
@@ -41,9 +44,12 @@ _MODULES = {
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    "Analysis",
+    "AnalysisPackage",
     "BoundedSpanProcessor",
     "ConfigurationError",
     "CorruptDataError",
+    "DebugAnalyzer",
     "DebugIntegration",
     "DebugStore",
     "DebugStoreError",

@@ -20,6 +20,9 @@ from otel_debugstore.instrumentors.hooks import WorkflowTrackerInstrumentor as W
 from otel_debugstore.instrumentors.targets import TargetInstrumentor as TargetInstrumentor
 from otel_debugstore.instrumentors.thread_pools import ThreadPoolInstrumentor as ThreadPoolInstrumentor
 from otel_debugstore.processor import BoundedSpanProcessor as BoundedSpanProcessor
+from otel_debugstore_analysis.analysis import Analysis as Analysis
+from otel_debugstore_analysis.analyzer import AnalysisPackage as AnalysisPackage
+from otel_debugstore_analysis.analyzer import DebugAnalyzer as DebugAnalyzer
 from otel_debugstore_analysis.collector import PerformanceCollector as PerformanceCollector
 from otel_debugstore_analysis.integration import DebugIntegration as DebugIntegration
 from otel_debugstore_analysis.integration import debug_track as debug_track
@@ -30,9 +33,12 @@ from otel_debugstore_exporters.store import DebugStore as DebugStore
 from otel_debugstore_exporters.sync import DuckDBSyncProcessor as DuckDBSyncProcessor
 
 __all__ = [
+    "Analysis",
+    "AnalysisPackage",
     "BoundedSpanProcessor",
     "ConfigurationError",
     "CorruptDataError",
+    "DebugAnalyzer",
     "DebugIntegration",
     "DebugStore",
     "DebugStoreError",

@@ -12,6 +12,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.util._once import Once
 
+from engines import engines, nezha  # noqa: F401  # fixtures
 from faults import Workers, small_disk
 from otel_debugstore import lifecycle, log
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import on_terminal, run_well
-from otel_debugstore_analysis.cli import _text
+from otel_debugstore_analysis import text as _text
 from otel_debugstore_analysis.cli._output import json_text
 from sessions import hex_id, span, write_sealed
 

@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from faults import Workers, assert_exactly_once, names_of, problems, seal_and_merge, stored_names
+from first_version import make_first_version, make_first_version_archive
 from otel_debugstore.errors import SessionNotFoundError
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.archive import archive_session, unfinished_archive
@@ -167,6 +168,25 @@ def test_a_wrong_count(session: SessionPaths) -> None:
         connection.execute("DELETE FROM spans WHERE span_id LIKE '%1'")
     (finding,) = repair(session.base_path)
     assert (finding.severity, finding.what, finding.repaired) == ("problem", "holds 1 spans, says 2", False)
+
+
+def test_the_first_version(session: SessionPaths) -> None:
+    """What an older version wrote lacks tables of this one, and is sound; an archive too."""
+    for path in session.segments():
+        make_first_version(path)
+    assert repair(session.base_path) == []
+    assert len(stored_names(session)) == 4
+    archive = archive_session(session, remove=True)
+    assert repair(session.base_path) == []
+    make_first_version_archive(archive)
+    assert repair(session.base_path) == []
+    assert len(stored_names(session)) == 4
+
+
+def test_an_archive_without_a_file(session: SessionPaths) -> None:
+    """One that this version wrote has all tables, or is named."""
+    (archive_session(session) / "rollup_total.parquet").unlink()
+    assert found(session) == [("problem", "s.archive")]
 
 
 def test_versions_from_the_future(session: SessionPaths) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -152,8 +153,9 @@ def test_who_ends_the_first_span_does_not_load(tmp_path: Path) -> None:
     assert run(code, tmp_path).stdout == "False\n"
 
 
-def test_a_fork_while_it_is_loaded(tmp_path: Path) -> None:
-    """The child does not wait for an import that will never end there."""
+@pytest.mark.parametrize("module", ["codec", "journal"])
+def test_a_fork_while_it_is_loaded(module: str, tmp_path: Path) -> None:
+    """The child waits neither for an import that will never end there, nor for a journal that its parent opens."""
     code = """
     work("parent")
     assert loading.wait(30)
@@ -163,5 +165,54 @@ def test_a_fork_while_it_is_loaded(tmp_path: Path) -> None:
         os._exit(0)
     os.waitpid(child, 0)
     """
-    run(SLOW + textwrap.dedent(code), tmp_path)
+    run(SLOW.replace("codec", module) + textwrap.dedent(code), tmp_path)
     assert recorded(tmp_path) == {"parent": 1, "child": 1}
+
+
+def test_a_fork_while_the_first_code_is_described(tmp_path: Path) -> None:
+    """Nor for that of what looks up a function's source, which other programs never load."""
+    code = """
+    import otel_debugstore
+    @otel_debugstore.tool
+    def call():
+        pass
+    call()
+    assert loading.wait(30)
+    child = os.fork()
+    if not child:
+        @otel_debugstore.tool
+        def call_of_child():
+            pass
+        call_of_child()
+        os._exit(0)
+    os.waitpid(child, 0)
+    """
+    run(SLOW.replace("otel_debugstore_exporters.codec", "otel_debugstore.source") + textwrap.dedent(code), tmp_path)
+    assert set(recorded(tmp_path).values()) == {1}
+    assert len(recorded(tmp_path)) == 2
+
+
+def test_a_fork_that_waited_too_long_for_another_one(tmp_path: Path) -> None:
+    """What the slower one keeps is free again when that is over."""
+    code = """
+    import faulthandler, os, threading, time
+    is_first = iter((True,))
+    os.register_at_fork(before=lambda: time.sleep(3 if next(is_first, False) else 0))
+    from otel_debugstore.loading import loading
+    def fork():
+        if os.fork() == 0:
+            os._exit(0)
+        os.wait()
+    threads = [threading.Thread(target=fork) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.2)
+    for thread in threads:
+        thread.join()
+    faulthandler.dump_traceback_later(10, exit=True)
+    with loading():
+        print("free")
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "free\n", "")

@@ -11,9 +11,12 @@ import pytest
 
 PUBLIC = {
     "otel_debugstore": [
+        "Analysis",
+        "AnalysisPackage",
         "BoundedSpanProcessor",
         "ConfigurationError",
         "CorruptDataError",
+        "DebugAnalyzer",
         "DebugIntegration",
         "DebugStore",
         "DebugStoreError",

@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from first_version import make_first_version, make_first_version_archive
 from otel_debugstore_analysis import query
 from otel_debugstore_exporters.archive import archive_session
 from otel_debugstore_exporters.batch import SpanRecord
 from otel_debugstore_exporters.reader import SessionReader
-from otel_debugstore_exporters.segment import connect, quoted
 from otel_debugstore_exporters.session import SessionPaths
 from sessions import MS, START_NS, span, write_journal, write_sealed
 
@@ -48,17 +47,6 @@ def records(drawn: Sequence[tuple[str, int, float, str]], first_id: int) -> list
 def engine(base_path: Path) -> Iterator[query.DuckDBEngine]:
     with SessionReader(base_path) as reader:
         yield query.DuckDBEngine(reader)
-
-
-def make_first_version(path: Path) -> None:
-    """Rewrite a segment as one of the first version of the format."""
-    with connect() as connection:
-        connection.execute(f"ATTACH {quoted(path)} AS old")
-        connection.execute("DROP TABLE old.rollup_total")
-        for table, column in (("rollup", "first_s"), ("rollup", "last_s"), ("traces", "root_start_ns")):
-            connection.execute(f"ALTER TABLE old.{table} DROP COLUMN {column}")
-        connection.execute("UPDATE old.segment SET version = 1")
-        connection.execute("DETACH old")
 
 
 def expected(spans: Sequence[SpanRecord], since_ns: int | None, until_ns: int | None) -> dict[str, list[SpanRecord]]:
@@ -135,12 +123,7 @@ def test_archive_of_the_first_version(tmp_path: Path) -> None:
         before = query.percentiles_from_rollup(found).rows, query.percentiles_from_rollup(found, since_ns=since_ns).rows
         traces = query.slowest_traces(found).rows
     archive = archive_session(SessionPaths(tmp_path, "s"), remove=True)
-    (archive / "rollup_total.parquet").unlink()
-    for table, columns in (("rollup", "first_s, last_s"), ("traces", "root_start_ns")):
-        path = archive / f"{table}.parquet"
-        with duckdb.connect() as connection:
-            connection.execute(f"CREATE TABLE old AS SELECT * EXCLUDE ({columns}) FROM read_parquet({quoted(path)})")
-            connection.execute(f"COPY old TO {quoted(path)} (FORMAT parquet)")
+    make_first_version_archive(archive)
     with engine(tmp_path) as found:
         after = query.percentiles_from_rollup(found).rows, query.percentiles_from_rollup(found, since_ns=since_ns).rows
         assert (after, query.slowest_traces(found).rows) == (before, traces)

@@ -11,7 +11,6 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from otel_debugstore.calls.decorators import Recording, instrument
 from otel_debugstore.layers import Layer
-from otel_debugstore_analysis.report import optimization_report
 from otel_debugstore_exporters.instrument import configure
 from otel_debugstore_exporters.session import SessionPaths
 
@@ -70,13 +69,15 @@ class PerformanceCollector:
         min_executions: int = 1,
         max_tokens: int = 4000,
     ) -> str:
-        """Return, as Markdown, where the time of the session went.
+        """Return, as Markdown, where the time of the session went and what to do about it.
 
         Args:
             output_path: A file to write it to, too.
             min_executions: Components that were called less often are left out.
             max_tokens: The most it may have, a hard limit.
         """
+        from otel_debugstore_analysis.report.optimization import optimization_report
+
         self._provider.force_flush()
         report = optimization_report(self._paths, min_executions=min_executions, max_tokens=max_tokens)
         if output_path is not None:

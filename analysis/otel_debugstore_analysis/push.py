@@ -1,4 +1,4 @@
-"""Loads sessions into ClickHouse, as the table that the OpenTelemetry Collector's exporter writes, and what is beside it.
+"""Loads sessions into ClickHouse: spans into the Collector's `otel_traces`, and what is beside them.
 
 A push counts as a whole or not at all: its rows carry its id, and `debugstore_pushes` says which pushes ended. What
 one brought that was interrupted is removed, at the latest by the next push of that session.
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 BATCH_ROWS: Final = 20_000
+_LAST_START_NS: Final = (2**32 - 1) * 1_000_000_000
+"""In 2106: the last that a DateTime of ClickHouse holds, by which `otel_traces` is sorted. Later starts are unknown."""
 _BEGUN: Final = "begun"
 _DONE: Final = "done"
 _REPLACED: Final = "replaced"
@@ -69,7 +71,9 @@ class Pusher:
             for statement in _pushed.CREATE:
                 client.command(statement)
 
-    def push(self, reader: SessionReader, session: str, again: bool = False, progress: Progress | None = None) -> Pushed:
+    def push(
+        self, reader: SessionReader, session: str, again: bool = False, progress: Progress | None = None
+    ) -> Pushed:
         """Load a session, unless it is there.
 
         Args:
@@ -94,15 +98,14 @@ class Pusher:
                 return Pushed(session, "skipped", there, max(total - there, 0))
         push = uuid.uuid4().hex
         self._load(reader, session, push, total, progress)
+        self._check(push, total)
         with refused(self._place):
             self._mark((push, session, _DONE, total), *((old, session, _REPLACED, 0) for old in done))
             for old in done:
                 self._remove(old)
         return Pushed(session, "replaced" if done else "pushed", total, 0)
 
-    def _load(
-        self, reader: SessionReader, session: str, push: str, total: int, progress: Progress | None
-    ) -> None:
+    def _load(self, reader: SessionReader, session: str, push: str, total: int, progress: Progress | None) -> None:
         with refused(self._place):
             self._mark((push, session, _BEGUN, total))
         try:
@@ -114,13 +117,26 @@ class Pusher:
                 if progress is not None:
                     progress(loaded, total)
             for table, place in _pushed.TABLES.items():
-                for batch in _batches(reader, f"SELECT {', '.join(schema.TABLES[table])}, $push AS push FROM {table}", {"push": push}):
+                sql = f"SELECT {', '.join(schema.TABLES[table])}, $push AS push FROM {table}"
+                for batch in _batches(reader, sql, {"push": push}):
                     with refused(self._place):
                         self._client.insert_arrow(place, pa.Table.from_batches([batch]), settings=_INSERT_SETTINGS)
         except BaseException:
             with contextlib.suppress(Exception):
                 self._remove(push)
             raise
+
+    def _check(self, push: str, total: int) -> None:
+        """Require that all is there: another push of the session, at the same time, would take this for unfinished."""
+        with refused(self._place):
+            ((there,),) = self._client.query(_pushed.COUNT_OF_PUSH, {"push": push}).result_rows
+        if there != total:
+            with contextlib.suppress(Exception):
+                self._remove(push)
+            raise QueryError(
+                f"{self._place} holds {there:,} of {total:,} spans that were loaded: another push of the session ran "
+                "at the same time, or the table drops spans; nothing of it counts. Push again."
+            )
 
     def _pushes(self, session: str) -> dict[str, tuple[str, int]]:
         """Return the pushes of a session: their state and how many spans they brought."""
@@ -129,7 +145,7 @@ class Pusher:
 
     def _mark(self, *rows: tuple[str, str, str, int]) -> None:
         """Say what state pushes are in; all at once."""
-        columns = ("push", "session", "state", "span_count", "at")
+        columns = ("push", "session", "state", "span_count", "at_ns")
         now = time.time_ns()
         self._client.insert(_pushed.PUSHES, [[*row, now] for row in rows], columns)
 
@@ -162,9 +178,9 @@ def _spans_sql() -> str:
         _pushed.SCOPE_ID: "s.scope_id",
     }
     own_layer = f"TRY_CAST(s.attributes['{names.LAYER}'] AS VARCHAR)"
-    mapped = " OR ".join(f"s.attributes['{key}'] IS NOT NULL" for key in KNOWN)
+    needs_layer = f"{own_layer} IS NULL AND s.layer IS DISTINCT FROM {_layer_by_convention()}"
     span = {
-        names.LAYER: f"CASE WHEN {own_layer} IS NULL AND (s.layer IS NOT NULL OR {mapped}) THEN coalesce(s.layer, '') END",
+        names.LAYER: f"CASE WHEN {needs_layer} THEN coalesce(s.layer, '') END",
         _pushed.FLAGS: "nullif(s.flags, 0)::VARCHAR",
         _pushed.DROPPED_ATTRIBUTES: "nullif(s.dropped_attributes, 0)::VARCHAR",
         _pushed.DROPPED_EVENTS: "nullif(s.dropped_events, 0)::VARCHAR",
@@ -172,8 +188,9 @@ def _spans_sql() -> str:
     }
     events = "coalesce(list_transform(s.events, lambda e: {}), [])"
     links = "coalesce(list_transform(s.links, lambda l: {}), [])"
+    start = f"CASE WHEN s.start_ns BETWEEN 1 AND {_LAST_START_NS} THEN s.start_ns END"
     columns = {
-        "Timestamp": "coalesce(s.start_ns, 0)",
+        "Timestamp": f"coalesce({start}, 0)",
         "TraceId": "s.trace_id",
         "SpanId": "s.span_id",
         "ParentSpanId": "coalesce(s.parent_id, '')",
@@ -185,7 +202,7 @@ def _spans_sql() -> str:
         "ScopeName": "coalesce(c.name, '')",
         "ScopeVersion": "coalesce(c.version, '')",
         "SpanAttributes": _map(_entries("s.attributes"), span),
-        "Duration": "coalesce(s.duration_ns, -coalesce(s.start_ns, 0))",
+        "Duration": f"coalesce(s.duration_ns, -{start}, 0)",
         "StatusCode": "upper(s.status[1]) || lower(s.status[2:])",
         "StatusMessage": "coalesce(s.status_message, '')",
         "Events.Timestamp": events.format("make_timestamp_ns(e.time_ns)"),
@@ -198,6 +215,15 @@ def _spans_sql() -> str:
     }
     listed = ", ".join(f'{value} AS "{name}"' for name, value in columns.items())
     return f"SELECT {listed} FROM spans s LEFT JOIN resources r USING (resource_id) LEFT JOIN scopes c USING (scope_id)"
+
+
+def _layer_by_convention() -> str:
+    """The layer that is read of a span that names none itself."""
+    known = []
+    for key, layers in KNOWN.items():
+        cases = " ".join(f"WHEN {views.literal(value)} THEN {views.literal(layer)}" for value, layer in layers.items())
+        known.append(f"CASE TRY_CAST(s.attributes[{views.literal(key)}] AS VARCHAR) {cases} END")
+    return f"coalesce({', '.join(known)})"
 
 
 def _entries(attributes: str) -> str:

@@ -119,7 +119,7 @@ def _examine_segment(
         with attached(connection, path) as name:
             segment = read_sources(connection, name, path)
             with reading(path):
-                count = max(_read_whole(connection, name, table) for table in schema.TABLES)
+                count = max(_read_whole(connection, name, table) for table in schema.stored_tables(segment.version))
     except FileNotFoundError:
         return None
     except FormatVersionError as error:
@@ -170,13 +170,27 @@ def _examine_leftovers(paths: SessionPaths, segments: list[Segment]) -> Iterator
 
 
 def _examine_archive(paths: SessionPaths, connection: duckdb.DuckDBPyConnection) -> Iterator[_Repairable]:
-    for table in schema.TABLES if paths.archive.is_dir() else ():
+    if not paths.archive.is_dir():
+        return
+    may_lack = set(schema.TABLES) - set(schema.stored_tables(_archived_version(paths, connection)))
+    for table in schema.TABLES:
         path = paths.archive / f"{table}.parquet"
+        if table in may_lack and not path.exists():
+            continue
         try:
             connection.execute(f"SELECT bit_xor(hash(t)) FROM read_parquet({quoted(path)}) t").fetchall()
         except duckdb.Error as error:
             what = f"{path.name} can't be read ({first_line(error)})"
             yield _Repairable(_problem(paths, paths.archive.name, what, "restore it from a copy"))
+
+
+def _archived_version(paths: SessionPaths, connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the format in which an archive was written; this one, where that can't be read."""
+    path = quoted(paths.archive / "segment.parquet")
+    with contextlib.suppress(duckdb.Error):
+        rows = connection.execute(f"SELECT min(version) FROM read_parquet({path})").fetchall()
+        return int(rows[0][0] or schema.SEGMENT_VERSION)
+    return schema.SEGMENT_VERSION
 
 
 def _examine_journal(paths: SessionPaths, segments: list[Segment]) -> Iterator[_Repairable]:

@@ -80,7 +80,7 @@ class LmdbSpanExporter(SpanExporter):
         self.settings: Final = settings or Settings.tolerant(**overrides)
         self._paths: SessionPaths | None = None
         self._journal: Journal | None = None  # reopens itself after a fork
-        self._next_open = self._next_sync = 0.0
+        self._next_sync = 0.0
         self._is_unsynced = False
         self.after_fork_in_child()
         reset_after_fork(self)
@@ -88,6 +88,7 @@ class LmdbSpanExporter(SpanExporter):
 
     def after_fork_in_child(self) -> None:
         """Start over with nothing pending; the session stays."""
+        self._next_open = 0.0  # the parent may have been opening the journal just now
         self._lock = threading.Lock()  # guards the journal and what is taken off `_pending`
         self._pending: deque[_Blob] = deque()  # oldest first
         self._counts = WaitingCounts()

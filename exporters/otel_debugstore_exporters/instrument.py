@@ -1,9 +1,9 @@
 """Putting the recorder into a tracer provider: with zero code, and by `configure()`.
 
-Zero code: the SDK gives our exporter a stock processor, which loses spans at full blast and waits 5 s.
-`take_over`, called when the provider is there, replaces that one and no other by a `BoundedSpanProcessor`, and
-adds the processor that seals. It changes private attributes of
-the SDK; where these have another shape, the stock processor stays, with its limits, and one line says so.
+Zero code (`zero_code`): the SDK gives our exporter a stock processor, which loses spans at full blast and waits
+5 s. `take_over`, called when the provider is there, replaces that one and no other by a `BoundedSpanProcessor`,
+and adds the processor that seals. It changes private attributes of the SDK; where these have another shape, the
+stock processor stays, with its limits, and one line says so.
 """
 
 from __future__ import annotations

@@ -168,6 +168,12 @@ FIRST_VERSION_TABLES: Final[dict[str, tuple[str, str]]] = {
 """By table: the table of a segment of the first version, and what is to be selected from it."""
 
 
+def stored_tables(version: int) -> list[str]:
+    """Return the tables that segments and archives of a version have."""
+    made_up = {table for table, (stored, _) in FIRST_VERSION_TABLES.items() if stored != table}
+    return [table for table in TABLES if version != FIRST_VERSION or table not in made_up]
+
+
 COUNTER_SUMS: Final = ("call_count", "error_count", "duration_ns", "recorded_count", "recording_ns")
 """The columns of `counters` that are added up."""
 

@@ -18,6 +18,7 @@ import time
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -88,6 +89,11 @@ class DebugStore:
         self._sync = DuckDBSyncProcessor(self._paths, settings, may_seal=auto_sync)
         self._flusher: threading.Thread | None = None
         call_at_fork(self._before_fork, self._after_fork_in_parent, self._after_fork_in_child)
+
+    @property
+    def base_path(self) -> Path:
+        """Where its session lies, and others beside it."""
+        return self._paths.base_path
 
     def __enter__(self) -> DebugStore:
         return self

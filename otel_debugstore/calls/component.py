@@ -13,6 +13,7 @@ from otel_debugstore import attributes as names
 from otel_debugstore.calls.meter import meter_of
 from otel_debugstore.code_identity import underlying_function, variant_of
 from otel_debugstore.layers import Layer, check_layer
+from otel_debugstore.loading import loading
 from otel_debugstore.measures.thrift import Thrift
 from otel_debugstore.outbox import OUTBOX, Code
 from otel_debugstore.recording_settings import Capture, recording_settings
@@ -130,8 +131,8 @@ class Component:
 
 
 def _describe(function: Any, variant: str) -> Code:
-    from otel_debugstore.source import code_of  # in the thread that writes: an import reads files
-
+    with loading():  # in the thread that writes: an import reads files
+        from otel_debugstore.source import code_of
     return code_of(function, variant)
 
 

@@ -47,13 +47,12 @@ def savings(found: Structure, column: Ints, width: int, shares: Floats) -> Float
         width: The number of columns.
         shares: By how much of its own time it is: 0.25 is 25 % faster.
     """
-    waits = _Waits.of(found)
+    replay = _Replay(found, _Waits.of(found), column, width, shares)
     saved = np.zeros((len(found.tops), width, len(shares)))
     for first, last in _parts(found, max(_MAX_NUMBERS // (width * len(shares)), 1)):
-        heads = first + np.flatnonzero(waits.counts[first:last] & (waits.head[first:last] == np.arange(first, last)))
-        by_head = _replay(found, waits, heads, (first, last), column, shares, width)
+        heads, of_heads = replay.part(first, last)
         is_top = found.parent[heads] < 0
-        saved[found.run[heads[is_top]]] = by_head[is_top]
+        saved[found.run[heads[is_top]]] = of_heads[is_top]
     return saved
 
 
@@ -68,16 +67,14 @@ def own_times(found: Structure) -> Ints:
 
 
 def _parts(found: Structure, room: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of places that hold whole runs, of about so many places each."""
-    since_top = np.maximum.accumulate(_last_of_run(found))
-    whole = np.flatnonzero(since_top == np.arange(len(found.rows))) + 1
-    first = 0
-    while first < len(found.rows):
-        last = int(
-            whole[max(np.searchsorted(whole, first + room, "right") - 1, np.searchsorted(whole, first, "right"))]
-        )
-        yield first, last
-        first = last
+    """Yield ranges of places that hold whole runs, of so many places at most where a run has no more."""
+    reach = np.maximum.accumulate(_last_of_run(found))
+    ends = np.flatnonzero(reach == np.arange(len(found.rows))) + 1
+    first, at = 0, 0
+    while at < len(ends):
+        at = max(int(np.searchsorted(ends, first + room, "right")), at + 1)
+        yield first, int(ends[at - 1])
+        first = int(ends[at - 1])
 
 
 def _last_of_run(found: Structure) -> Ints:
@@ -104,21 +101,22 @@ class _Waits(NamedTuple):
 
     @staticmethod
     def of(found: Structure) -> _Waits:
+        """Return who was waited for in a structure."""
         child, is_end = found.events
-        top_or_awaited = found.is_awaited | (found.parent < 0)
-        counts = top_or_awaited.copy()
+        is_top = found.parent < 0
+        above = np.where(is_top, np.arange(len(found.rows)), found.parent)
+        counts = found.is_awaited | is_top
+        is_joined = np.zeros(len(found.rows), np.bool_)
+        running = np.cumsum(np.where(is_end, -1, 1))
+        is_joined[found.parent[child[running > 1]]] = True
+        is_joined[above[~counts]] = True
 
         def and_above(ancestor: Ints) -> None:
             counts[:] &= counts[ancestor]
 
-        along(np.where(found.parent >= 0, found.parent, np.arange(len(found.rows))), and_above)
-        is_joined = np.zeros(len(found.rows), np.bool_)
-        running = np.cumsum(np.where(is_end, -1, 1))
-        is_joined[found.parent[child[running > 1]]] = True
-        is_joined[found.parent[np.flatnonzero(~top_or_awaited)]] = True
+        along(above, and_above)
         is_joined &= counts
-        above = np.where(found.parent >= 0, found.parent, np.arange(len(found.rows)))
-        depth = ((found.parent >= 0) & is_joined[above]).astype(np.int64)
+        depth = (~is_top & is_joined[above]).astype(np.int64)
         head = np.where(depth > 0, np.arange(len(found.rows)), above)
 
         def add(ancestor: Ints) -> None:
@@ -173,36 +171,26 @@ class _Joins:
         parent = first + np.flatnonzero(waits.is_joined[first:last])
         number = np.full(last - first, -1, np.int64)
         number[parent - first] = np.arange(len(parent))
+        never_ns = _since_not_awaited(found, number, len(parent), first, last)
         child, is_end = _events_below(found, waits, first, last)
         of = number[found.parent[child] - first]
-        never_ns = np.full(len(parent), _NEVER)
-        left = first + np.flatnonzero(~found.is_awaited[first:last] & (found.parent[first:last] >= 0))
-        left = left[number[found.parent[left] - first] >= 0]
-        np.minimum.at(never_ns, number[found.parent[left] - first], found.start_ns[left])
-        kept = found.is_awaited[child]
-        child, is_end, of = child[kept], is_end[kept], of[kept]
-        begins_join = is_end & ~np.concatenate([[False], is_end[:-1]]) if len(of) else is_end
+        # The first event of a parent is a begin. States so far: joins of all parents, and of each its own begin.
+        begins_join = is_end & ~np.concatenate([[False], is_end])[:-1]
         joins = np.bincount(of[begins_join], minlength=len(parent))
-        first_state = np.cumsum(joins + 1) - joins - 1
-        # The first event of a parent is a begin: joins counted through all parents, plus a first state for each.
         state = np.cumsum(begins_join) + of
+        first_state = np.cumsum(joins + 1) - joins - 1
+        last_state = first_state + joins
         times = np.where(is_end, found.end_ns[child], found.start_ns[child])
         state_ns = np.full(len(parent) + int(joins.sum()), -_NEVER)
         state_ns[first_state] = found.start_ns[parent]
         np.maximum.at(state_ns, state[is_end], times[is_end])
-        running = np.cumsum(np.where(is_end, -1, 1))
-        starts_stretch = ~is_end & (running == 1)
-        stretch = np.maximum.accumulate(np.where(starts_stretch, np.arange(len(child)), 0))
-        quiet_until = np.minimum(times[stretch], never_ns[of]) if len(of) else times
-        begins = np.flatnonzero(~is_end)
-        ends = np.flatnonzero(is_end)
+        pause_ns = np.diff(state_ns, prepend=0)
+        pause_ns[first_state] = 0
+        quiet_until = np.minimum(times[_stretches(is_end)], never_ns[of])
+        begins, ended = np.flatnonzero(~is_end), child[is_end]
         began_in, own_ns = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
         began_in[child[begins] - first] = state[begins]
         own_ns[child[begins] - first] = np.maximum(quiet_until[begins] - state_ns[state[begins]], 0)
-        last_state = first_state + joins
-        pause_ns = np.diff(state_ns, prepend=0)
-        pause_ns[first_state] = 0
-        ended = child[ends]
         return _Joins(
             parent=parent,
             first_state=first_state,
@@ -211,48 +199,85 @@ class _Joins:
             child=ended,
             state=began_in[ended - first],
             own_ns=own_ns[ended - first],
-            join=state[ends],
-            wait_ns=state_ns[state[ends]] - found.end_ns[ended],
+            join=state[is_end],
+            wait_ns=state_ns[state[is_end]] - found.end_ns[ended],
             pause_ns=pause_ns,
         )
 
 
+def _since_not_awaited(found: Structure, number: Ints, count: int, first: int, last: int) -> Ints:
+    """Return by parent the begin of its first child that nobody waited for: from then on it may not be alone."""
+    since_ns = np.full(count, _NEVER)
+    left = first + np.flatnonzero(~found.is_awaited[first:last] & (found.parent[first:last] >= 0))
+    left = left[number[found.parent[left] - first] >= 0]
+    np.minimum.at(since_ns, number[found.parent[left] - first], found.start_ns[left])
+    return since_ns
+
+
+def _stretches(is_end: Bools) -> Ints:
+    """Return by event the place of the begin since which one child or another ran."""
+    running = np.cumsum(np.where(is_end, -1, 1))
+    return np.maximum.accumulate(np.where(~is_end & (running == 1), np.arange(len(is_end)), 0))
+
+
 def _events_below(found: Structure, waits: _Waits, first: int, last: int) -> tuple[Ints, Bools]:
-    """Return the events below the parents in a part whose children have to be joined."""
+    """Return the events of awaited children below the parents in a part whose children have to be joined."""
     child, is_end = found.events
     since, until = np.searchsorted(found.parent[child], (first, last))
     child, is_end = child[since:until], is_end[since:until]
-    kept = waits.is_joined[found.parent[child]]
+    kept = waits.is_joined[found.parent[child]] & found.is_awaited[child]
     return child[kept], is_end[kept]
 
 
-def _replay(
-    found: Structure, waits: _Waits, heads: Ints, part: tuple[int, int], column: Ints, shares: Floats, width: int
-) -> Floats:
-    """Return the savings of the heads of a part, by column and share."""
-    number = np.full(part[1] - part[0], -1, np.int64)
-    number[heads - part[0]] = np.arange(len(heads))
-    saved = _of_regions(waits, number, len(heads), part, plain_ns, column, width)[..., None] * shares
-    joins = _Joins.of(found, waits, *part)
-    child = number[joins.child - part[0]]
-    state_saved = np.zeros((len(joins.pause_ns), width, len(shares)))
-    for of_depth, steps in _by_depth(joins, waits.depth[joins.parent]):
-        for rows in steps:
-            _join(found, joins, rows, column, shares, saved[child[rows]], state_saved)
-        parent = joins.parent[of_depth]
-        total = state_saved[joins.last_state[of_depth]]
-        _add_own(total, column[parent], joins.tail_ns[of_depth], shares)
-        np.add.at(saved, number[waits.head[parent] - part[0]], total)
-    return saved
+class _Replay:
+    """Replays parts of a structure; see `savings` for the arguments."""
 
+    def __init__(self, found: Structure, waits: _Waits, column: Ints, width: int, shares: Floats) -> None:
+        self._found, self._waits, self._column, self._width, self._shares = found, waits, column, width, shares
+        self._plain_ns = waits.plain_ns(found)
 
-def _of_regions(
-    waits: _Waits, number: Ints, count: int, part: tuple[int, int], plain_ns: Ints, column: Ints, width: int
-) -> Floats:
-    """Return by head and column the self time of the spans of its region whose children ran one after the other."""
-    place = part[0] + np.flatnonzero((plain_ns > 0)[slice(*part)] & (column >= 0)[slice(*part)])
-    cell = number[waits.head[place] - part[0]] * width + column[place]
-    return np.bincount(cell, plain_ns[place], count * width).reshape(count, width)
+    def part(self, first: int, last: int) -> tuple[Ints, Floats]:
+        """Return the heads of regions among some places, and their savings by column and share."""
+        waits, places = self._waits, np.arange(first, last)
+        heads = first + np.flatnonzero(waits.counts[first:last] & (waits.head[first:last] == places))
+        number = np.full(last - first, -1, np.int64)
+        number[heads - first] = np.arange(len(heads))
+        saved = self._of_regions(number, len(heads), first, last)[..., None] * self._shares
+        joins = _Joins.of(self._found, waits, first, last)
+        child = number[joins.child - first]
+        state_saved = np.zeros((len(joins.pause_ns), self._width, len(self._shares)))
+        for of_depth, steps in _by_depth(joins, waits.depth[joins.parent]):
+            for rows in steps:
+                self._join(joins, rows, saved[child[rows]], state_saved)
+            parent = joins.parent[of_depth]
+            total = state_saved[joins.last_state[of_depth]]
+            self._add_own(total, parent, joins.tail_ns[of_depth])
+            np.add.at(saved, number[waits.head[parent] - first], total)
+        return heads, saved
+
+    def _of_regions(self, number: Ints, count: int, first: int, last: int) -> Floats:
+        """Return by head and column the self time of the spans of its region whose children ran in turn."""
+        place = first + np.flatnonzero((self._plain_ns[first:last] > 0) & (self._column[first:last] >= 0))
+        cell = number[self._waits.head[place] - first] * self._width + self._column[place]
+        own_ns = np.bincount(cell, self._plain_ns[place].astype(np.float64), count * self._width)
+        return own_ns.astype(np.float64, copy=False).reshape(count, self._width)
+
+    def _join(self, joins: _Joins, rows: Ints, saved: Floats, state_saved: Floats) -> None:
+        """Fill the savings of one join of each of some parents; `rows` are their children, `saved` what these save."""
+        saved += state_saved[joins.state[rows]]
+        self._add_own(saved, self._found.parent[joins.child[rows]], joins.own_ns[rows])
+        saved += joins.wait_ns[rows, None, None]
+        join = joins.join[rows]
+        first = np.flatnonzero(np.concatenate([[True], join[1:] != join[:-1]]))
+        join = join[first]
+        least = np.minimum.reduceat(saved, first, axis=0) if len(first) < len(rows) else saved
+        state_saved[join] = np.minimum(least, state_saved[join - 1] + joins.pause_ns[join, None, None])
+
+    def _add_own(self, saved: Floats, place: Ints, own_ns: Ints) -> None:
+        """Add to savings what the spans at these places save themselves."""
+        column = self._column[place]
+        rows = np.flatnonzero((column >= 0) & (own_ns > 0))
+        saved[rows, column[rows]] += own_ns[rows, None] * self._shares
 
 
 def _by_depth(joins: _Joins, depth: Ints) -> Iterator[tuple[Ints, list[Ints]]]:
@@ -271,23 +296,3 @@ def _by_depth(joins: _Joins, depth: Ints) -> Iterator[tuple[Ints, list[Ints]]]:
             until += 1
         yield of_depth, steps[at:until]
         at = until
-
-
-def _join(
-    found: Structure, joins: _Joins, rows: Ints, column: Ints, shares: Floats, saved: Floats, state_saved: Floats
-) -> None:
-    """Fill the savings of one join of each of some parents; `rows` are their children, `saved` what these save."""
-    saved += state_saved[joins.state[rows]]
-    _add_own(saved, column[found.parent[joins.child[rows]]], joins.own_ns[rows], shares)
-    saved += joins.wait_ns[rows, None, None]
-    join = joins.join[rows]
-    first = np.flatnonzero(np.concatenate([[True], join[1:] != join[:-1]]))
-    join = join[first]
-    least = np.minimum.reduceat(saved, first, axis=0) if len(first) < len(rows) else saved
-    state_saved[join] = np.minimum(least, state_saved[join - 1] + joins.pause_ns[join, None, None])
-
-
-def _add_own(saved: Floats, column: Ints, own_ns: Ints, shares: Floats) -> None:
-    """Add to savings what the parents themselves save."""
-    rows = np.flatnonzero((column >= 0) & (own_ns > 0))
-    saved[rows, column[rows]] += own_ns[rows, None] * shares

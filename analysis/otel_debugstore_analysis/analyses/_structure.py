@@ -140,7 +140,8 @@ def _tops(frame: SpanFrame, workflow: str | None, layer: str | None) -> Bools:
         is_root = (frame.parent < 0) & ~frame.is_orphan
         has_root = np.zeros(len(frame.trace_ids), np.bool_)
         has_root[frame.trace[is_root]] = True
-        return is_root | ((frame.parent < 0) & ~has_root[frame.trace])
+        without_root: Bools = (frame.parent < 0) & ~has_root[frame.trace]
+        return is_root | without_root
     chosen = np.ones(len(frame), np.bool_)
     if workflow is not None:
         chosen &= _has(frame.component, frame.components, workflow)
@@ -157,7 +158,8 @@ def _tops(frame: SpanFrame, workflow: str | None, layer: str | None) -> Bools:
 
 
 def _has(codes: npt.NDArray[np.int32], values: tuple[str | None, ...], value: str) -> Bools:
-    return codes == (values.index(value) if value in values else -1)
+    found: Bools = codes == (values.index(value) if value in values else -1)
+    return found
 
 
 def _is_kind(frame: SpanFrame, kind: str) -> Bools:
@@ -169,8 +171,9 @@ def _is_served(frame: SpanFrame, above: Ints) -> Bools:
 
 
 def _is_asynchronous(frame: SpanFrame, parent: Ints, above: Ints) -> Bools:
-    is_elsewhere = frame.service != frame.service[above]
-    return (parent >= 0) & _is_kind(frame, "CONSUMER") & (is_elsewhere | _is_kind(frame, "PRODUCER")[above])
+    is_elsewhere: Bools = frame.service != frame.service[above]
+    nobody_waits: Bools = is_elsewhere | _is_kind(frame, "PRODUCER")[above]
+    return (parent >= 0) & _is_kind(frame, "CONSUMER") & nobody_waits
 
 
 def _on_one_clock(frame: SpanFrame, parent: Ints, above: Ints) -> tuple[Ints, Ints, int]:
@@ -231,7 +234,8 @@ def _small_overlaps(whose: Ints, parent: Ints, time: Ints, is_end: Bools, durati
     alone = (~same[at - 1] | later[at - 1]) & (~same[at + 1] | later[at + 1]) & later[at]
     overlap = time[at + 1] - time[at]
     is_small = overlap < duration[parent[at]] / OVERLAP_PARTS
-    return at[alone & is_small]
+    found: Ints = at[alone & is_small]
+    return found
 
 
 def _within_ancestors(above: Ints, low: Ints, high: Ints) -> tuple[Ints, Ints, Ints]:

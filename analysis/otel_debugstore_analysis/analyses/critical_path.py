@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from otel_debugstore.errors import QueryError
-from otel_debugstore_analysis.analyses._quantiles import Floats, quantiles
+from otel_debugstore_analysis.analyses._quantiles import quantiles
+from otel_debugstore_analysis.analyses._runs import Runs, no_runs, slowest
 from otel_debugstore_analysis.analyses._structure import Bools, Ints, Structure, along, structure
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table
 from otel_debugstore_analysis.query._frame import MAX_SPANS, MAX_TRACES, SpanFrame, frame
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 GROUPS: Final = ("component", "layer", "service")
-EVIDENCE: Final = 3
 _MAX_NS: Final = 2**63 - 1
 _SHARES: Final = (0.5, 0.95)
 _WORKFLOW_COLUMNS: Final = ("workflow", "runs", "total_ns", "p50_ns", "p95_ns", "spans", "trace_ids")
@@ -161,35 +161,6 @@ def _reached(following: Ints, heads: Ints) -> Bools:
         jump = jump[jump]
 
 
-class Runs(NamedTuple):
-    """The runs of a structure: which workflow each is of, how long it took, and how many it stands for."""
-
-    row: Ints
-    """Of the run's span in the frame."""
-    workflow: Ints
-    """The code of its component."""
-    duration_ns: Ints
-    weight: Floats
-    trace: npt.NDArray[np.int32]
-
-    @staticmethod
-    def of(spans: SpanFrame, found: Structure) -> Runs:
-        """Return the runs of a structure."""
-        tops = found.tops
-        duration_ns = spans.end_ns[tops] - spans.start_ns[tops]
-        return Runs(tops, spans.component[tops].astype(np.int64), duration_ns, spans.weight[tops], spans.trace[tops])
-
-
-def no_runs(runs: Runs, workflow: str | None, layer: str | None) -> tuple[str, ...]:
-    """Return a sentence if there is nothing to look at."""
-    if len(runs.workflow):
-        return ()
-    if workflow is None and layer is None:
-        return ("There are no spans.",)
-    chosen = [f"component {workflow[:80]!r}" if workflow is not None else "", f"layer {layer[:80]!r}" if layer else ""]
-    return (f"No span there is of {' and '.join(filter(None, chosen))}.",)
-
-
 def _components(
     spans: SpanFrame, found: Structure, way: Path, runs: Runs, by: str, limit: int, notes: Sequence[str]
 ) -> Table:
@@ -253,12 +224,6 @@ def _workflows(spans: SpanFrame, found: Structure, runs: Runs, limit: int, notes
         row = (spans.components[code], count, _whole(total_ns[code]), float(p50), float(p95), span_count, evidence)
         rows.append(row)
     return Table(_WORKFLOW_COLUMNS, rows, len(codes) - len(rows), tuple(notes))
-
-
-def slowest(spans: SpanFrame, trace: npt.NDArray[np.int32], measure: Ints | Floats) -> tuple[str, ...]:
-    """Return the ids of the traces with the largest measures, the largest first."""
-    order = np.argsort(-measure, kind="stable")[: 4 * EVIDENCE]
-    return tuple(dict.fromkeys(spans.trace_ids[int(number)] for number in trace[order]))[:EVIDENCE]
 
 
 def _slowest_path(spans: SpanFrame, found: Structure, way: Path, runs: Runs, limit: int) -> Table:

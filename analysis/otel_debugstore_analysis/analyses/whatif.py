@@ -23,8 +23,8 @@ import numpy as np
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.analyses._quantiles import Floats, quantiles
 from otel_debugstore_analysis.analyses._replay import own_times, savings
+from otel_debugstore_analysis.analyses._runs import Runs, no_runs, slowest
 from otel_debugstore_analysis.analyses._structure import Ints, Structure, structure
-from otel_debugstore_analysis.analyses.critical_path import Runs, no_runs, slowest
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table
 from otel_debugstore_analysis.query._frame import MAX_SPANS, MAX_TRACES, SpanFrame, frame
 
@@ -121,7 +121,8 @@ class _Pairs(NamedTuple):
         place = np.flatnonzero(is_wanted)
         width = max(len(spans.components), 1)
         keys, pair = np.unique(runs.workflow[found.run[place]] * width + codes[place], return_inverse=True)
-        bound_ns = np.bincount(pair, own_ns[place] * runs.weight[found.run[place]], len(keys))
+        weighted: Floats = own_ns[place] * runs.weight[found.run[place]]
+        bound_ns = np.bincount(pair, weighted, len(keys)).astype(np.float64, copy=False)
         workflow, code = keys // width, keys % width
         order = np.lexsort((code, -bound_ns, workflow))  # codes are in the order of names
         is_first = np.diff(workflow[order], prepend=-1) != 0
@@ -149,7 +150,8 @@ class _Best(NamedTuple):
     def of_runs(self, pairs: _Pairs, pair: int, runs: Ints) -> Floats:
         """Return what a pair saves in some runs, by run and share."""
         turn, column = divmod(int(pairs.rank[pair]), _AT_ONCE)
-        return self.by_run[turn][runs, column]
+        found: Floats = self.by_run[turn][runs, column]
+        return found
 
 
 def _replayed(found: Structure, runs: Runs, pairs: _Pairs, shares: Floats, limit: int) -> _Best:

@@ -5,11 +5,13 @@ Exit codes are made here and nowhere else; a command raises `DebugStoreError`, o
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.abc
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 import click
@@ -28,19 +30,32 @@ class _Command(NamedTuple):
 
 COMMANDS: Final = {
     "archive": _Command("archive", "Write sessions as Parquet files."),
+    "candidates": _Command("candidates", "Show what to optimise next, and what it would save."),
+    "compare": _Command("compare", "Compare two sets of spans: times, with their uncertainty, and structure."),
+    "critical-path": _Command("critical_path", "Show which components the time of workflows is answerable to."),
     "demo": _Command("demo", "Record a real program, watch its spans arrive, and show what was slow."),
     "doctor": _Command("doctor", "Verify sessions, show what was dropped and why, and repair."),
+    "errors": _Command("errors", "Group what failed, and show what the failures have in common."),
+    "explain": _Command("explain", "Show what distinguishes slow or failing calls from the others."),
     "export": _Command("export", "Write sessions as OTLP JSON Lines or Parquet."),
     "import": _Command("import_", "Import OTLP or Jaeger files into a session."),
+    "patterns": _Command("patterns", "Find N+1, repeated, serial and retried calls, and what they cost."),
     "payload": _Command("payload", "Show the arguments or the result that a digest stands for."),
+    "performance": _Command("performance", "Show how often, how long and at what cost, by component, over time."),
+    "push": _Command("push", "Load sessions into ClickHouse."),
+    "regressions": _Command("regressions", "Find since when components are slower or faster."),
+    "report": _Command("report", "Report what is slow, since when, why, and what to do, in a number of tokens."),
     "scan": _Command("scan", "Find secrets in what was stored, and mask them."),
     "seal": _Command("seal", "Move what journals hold into segments, and merge these."),
     "serve": _Command("serve", "Receive spans by OTLP/HTTP into a session."),
     "sessions": _Command("sessions", "List sessions."),
     "sql": _Command("sql", "Run a SELECT over sessions."),
     "tail": _Command("tail", "Show the last spans, and those that end from now on."),
+    "thresholds": _Command("thresholds", "Propose limits of duration and errors from what was recorded."),
     "top": _Command("top", "Show where the time goes, by component."),
     "trace": _Command("trace", "Show one trace as a tree."),
+    "variants": _Command("variants", "Compare the versions of a component's code that ran."),
+    "whatif": _Command("whatif", "Show what workflows would save if a component were faster."),
 }
 
 _EPILOG: Final = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in EXIT_CODES.items())
@@ -79,7 +94,9 @@ class _Commands(click.Group):
         """Run, and end the process with one of `EXIT_CODES`."""
         extra.pop("standalone_mode", None)
         _prepare_streams()
-        sys.exit(self._run(args, prog_name, extra))
+        with _without_pandas():
+            code = self._run(args, prog_name, extra)
+        sys.exit(code)
 
     def _run(self, args: Sequence[str] | None, prog_name: str | None, extra: dict[str, Any]) -> int:
         try:
@@ -107,6 +124,24 @@ class _Commands(click.Group):
         return code if isinstance(code, int) else 0
 
 
+class _NoPandas(importlib.abc.MetaPathFinder):
+    """Lets pyarrow find no pandas: it imports it where it is installed, which takes 0.4 s, and needs it for nothing."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("The command line does without pandas.", name=fullname)
+
+
+@contextlib.contextmanager
+def _without_pandas() -> Iterator[None]:
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
 def _prepare_streams() -> None:
     """Make standard streams usable that are closed, or can't hold every character."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -125,7 +160,7 @@ def _usage_line(error: click.ClickException) -> str:
 
 
 def _fail(message: str) -> int:
-    from otel_debugstore_analysis.cli._text import printable
+    from otel_debugstore_analysis.text import printable
 
     click.echo(f"debugstore: {printable(message)}", err=True)
     return 2

@@ -14,7 +14,7 @@ import click
 from otel_debugstore.errors import DebugStoreError, SessionNotFoundError
 
 if TYPE_CHECKING:
-    from otel_debugstore_analysis.query import DuckDBEngine
+    from otel_debugstore_analysis.query import Engine
     from otel_debugstore_exporters.reader import SessionReader
     from otel_debugstore_exporters.session import SessionPaths
 
@@ -68,12 +68,14 @@ class Scope:
         given: Those that were named; empty if none was.
         all_sessions: Whether all are meant.
         seal: Whether to seal what is left in journals before reading.
+        engine_url: The ClickHouse database to ask instead of the sessions on this machine.
     """
 
     base_path: Path
     given: tuple[str, ...]
     all_sessions: bool
     seal: bool = True
+    engine_url: str | None = None
 
     def session_ids(self) -> list[str]:
         """Return the sessions meant, which exist: those named, all, or the newest.
@@ -107,12 +109,16 @@ class Scope:
             yield reader
 
     @contextlib.contextmanager
-    def engine(self) -> Iterator[DuckDBEngine]:
-        """Open a reader of the sessions, for queries."""
-        from otel_debugstore_analysis.query import DuckDBEngine
+    def engine(self) -> Iterator[Engine]:
+        """Open a reader of the sessions for queries, or a connection to the database that `--engine` names."""
+        from otel_debugstore_analysis import query
 
+        if self.engine_url is not None:
+            with query.connect(self.engine_url, self.given) as engine:
+                yield engine
+            return
         with self.reader() as reader:
-            yield DuckDBEngine(reader)
+            yield query.DuckDBEngine(reader)
 
 
 def seal_quietly(base_path: Path, session_ids: Sequence[str]) -> None:
@@ -152,6 +158,14 @@ _all_option: Final = click.option("--all-sessions", is_flag=True, help="All sess
 _no_seal_option: Final = click.option("--no-seal", is_flag=True, help="Write nothing: leave what is in journals there.")
 
 
+_engine_option: Final = click.option(
+    "--engine",
+    metavar="URL",
+    help="Ask a ClickHouse database, such as clickhouse://user@host:port/database, for all its spans or for those "
+    "of --session.",
+)
+
+
 def scope_options(function: F) -> F:
     """Give a command the options that say which sessions; it gets them as one argument `scope`."""
     return _with_scope(function, seals=False)
@@ -162,12 +176,19 @@ def reading_options(function: F) -> F:
     return _with_scope(function, seals=True)
 
 
+def engine_options(function: F) -> F:
+    """Give a command that asks by `scope.engine` `reading_options`, and `--engine`."""
+    return _engine_option(_with_scope(function, seals=True))
+
+
 def _with_scope(function: F, *, seals: bool) -> F:
     @functools.wraps(function)
-    def wrapper(session: tuple[str, ...], all_sessions: bool, no_seal: bool = False, **rest: Any) -> Any:
+    def wrapper(
+        session: tuple[str, ...], all_sessions: bool, no_seal: bool = False, engine: str | None = None, **rest: Any
+    ) -> Any:
         if session and all_sessions:
             raise click.UsageError("--session and --all-sessions exclude each other.")
-        return function(scope=Scope(base_path(), session, all_sessions, not no_seal), **rest)
+        return function(scope=Scope(base_path(), session, all_sessions, not no_seal, engine), **rest)
 
     decorated: Any = data_dir_option(_session_option(_all_option(wrapper)))
     return _no_seal_option(decorated) if seals else decorated  # type: ignore[no-any-return]

@@ -7,10 +7,9 @@ are for programs: raw numbers under names that carry the unit. Remarks go to sta
 from __future__ import annotations
 
 import csv
-import json
-import math
+import io
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -19,7 +18,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-from otel_debugstore_analysis.cli._text import escape_json, heading, human, printable
+from otel_debugstore_analysis import plain_json
+from otel_debugstore_analysis.text import heading, human, printable
 
 FORMATS: Final = ("table", "json", "csv", "markdown")
 _MIN_TEXT_WIDTH: Final = 8
@@ -55,15 +55,27 @@ def show(table: Rows, output_format: str, *, raw: bool = False, header: bool = T
         raw: Leave numbers as they are, also for people.
         header: Print the heading of CSV and Markdown; False to go on with a table.
     """
-    if output_format == "json":
-        columns = _distinct(table.columns)
-        show_json([dict(zip(columns, row, strict=True)) for row in table.rows])
-    elif output_format == "csv":
-        _show_csv(table, header)
-    elif output_format == "markdown":
-        _show_markdown(table, _cells(table, raw), raw, header)
+    if output_format == "table" and table.columns and sys.stdout.isatty():
+        _show_rich(table, raw)
     else:
-        _show_table(table, _cells(table, raw), raw)
+        click.echo(text_of(table, output_format, raw=raw, header=header), nl=False)
+
+
+def text_of(table: Rows, output_format: str, *, raw: bool = False, header: bool = True) -> str:
+    """Return a table as `show` prints it into a pipe."""
+    if output_format == "json":
+        return json_text(dicts(table), indent=2) + "\n"
+    if output_format == "csv":
+        return _csv_text(table, header)
+    if output_format == "markdown":
+        return _markdown_text(table, raw, header)
+    return _table_text(table, raw)
+
+
+def dicts(table: Rows) -> list[dict[str, Any]]:
+    """Return the rows as dictionaries; columns of the same name are numbered."""
+    columns = _distinct(table.columns)
+    return [dict(zip(columns, row, strict=True)) for row in table.rows]
 
 
 def _distinct(columns: Iterable[str]) -> list[str]:
@@ -84,15 +96,9 @@ def show_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
-    """Return a value as JSON text that is safe to show on a terminal."""
-    plain = _plain(value)
+    """Return a value as JSON text that is safe to show on a terminal, and that standard output can hold."""
     ascii_only = not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
-    if indent and isinstance(plain, list) and all(isinstance(item, dict) for item in plain):
-        lines = ",\n  ".join(json.dumps(item, ensure_ascii=ascii_only) for item in plain)
-        text = f"[\n  {lines}\n]" if plain else "[]"
-    else:
-        text = json.dumps(plain, ensure_ascii=ascii_only, indent=indent)
-    return escape_json(text)
+    return plain_json.json_text(value, indent=indent, ascii_only=ascii_only)
 
 
 def remark(text: str) -> None:
@@ -109,30 +115,30 @@ def _cells(table: Rows, raw: bool) -> list[list[str]]:
     return [[cell(c, v) for c, v in zip(table.columns, row, strict=True)] for row in table.rows]
 
 
-def _show_table(table: Rows, cells: Sequence[Sequence[str]], raw: bool) -> None:
+def _headings(table: Rows, raw: bool) -> list[str]:
+    return [printable(column if raw else heading(column)) for column in table.columns]
+
+
+def _table_text(table: Rows, raw: bool) -> str:
     if not table.columns:
-        return
-    headings = [printable(column if raw else heading(column)) for column in table.columns]
-    numeric = _numeric(table)
-    if sys.stdout.isatty():
-        _show_rich(headings, cells, numeric)
-        return
-    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    for line in (headings, *cells):
-        padded = [
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        ]
-        click.echo("  ".join(padded).rstrip())
+        return ""
+    lines, numeric = [_headings(table, raw), *_cells(table, raw)], _numeric(table)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        "  ".join(t.rjust(w) if right else t.ljust(w) for t, w, right in zip(line, widths, numeric, strict=True))
+        for line in lines
+    )
+    return "".join(f"{line.rstrip()}\n" for line in padded)
 
 
-def _show_rich(headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
+def _show_rich(table: Rows, raw: bool) -> None:
     from rich import box
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    headings, cells, numeric = _headings(table, raw), _cells(table, raw), _numeric(table)
     console = Console(highlight=False)
     natural = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
     for gap in (2, 1):
@@ -176,12 +182,12 @@ def _show_records(headings: Sequence[str], cells: Sequence[Sequence[str]], conso
             console.print(Text(f"{title.ljust(width)}  {text}"), no_wrap=True, overflow="ellipsis")
 
 
-def _show_markdown(table: Rows, cells: Sequence[Sequence[str]], raw: bool, header: bool) -> None:
+def _markdown_text(table: Rows, raw: bool, header: bool) -> str:
+    lines = [_markdown_line(line) for line in _cells(table, raw)]
     if header:
-        click.echo(_markdown_line([printable(c if raw else heading(c)) for c in table.columns]))
-        click.echo(_markdown_line(["---:" if right else "---" for right in _numeric(table)], escape=False))
-    for line in cells:
-        click.echo(_markdown_line(line))
+        rule = _markdown_line(["---:" if right else "---" for right in _numeric(table)], escape=False)
+        lines = [_markdown_line(_headings(table, raw)), rule, *lines]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _markdown_line(cells: Iterable[str], escape: bool = True) -> str:
@@ -192,23 +198,20 @@ _MARKUP: Final = str.maketrans({character: f"\\{character}" for character in "\\
 """What Markdown or HTML would take for markup."""
 
 
-def _show_csv(table: Rows, header: bool) -> None:
-    writer = csv.writer(_Echo(), lineterminator="\n")
+def _csv_text(table: Rows, header: bool) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     if header:
         writer.writerow(table.columns)
     for row in table.rows:
         writer.writerow([_csv_value(value) for value in row])
-
-
-class _Echo:
-    def write(self, text: str) -> None:
-        click.echo(text, nl=False)
+    return text.getvalue()
 
 
 def _csv_value(value: Any) -> Any:
     if isinstance(value, Decimal):
         return value  # every digit
-    value = _plain(value)
+    value = plain_json.plain(value)
     if isinstance(value, (dict, list)):
         return json_text(value)
     return "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
@@ -221,22 +224,3 @@ def _numeric(table: Rows) -> list[bool]:
         and not any(isinstance(row[i], bool) for row in table.rows)
         for i in range(len(table.columns))
     ]
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON knows it."""
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, (float, Decimal)):
-        return float(value) if math.isfinite(value) else None
-    for kinds, convert in _CONVERSIONS:
-        if isinstance(value, kinds):
-            return convert(value)
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-_CONVERSIONS: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...]] = (
-    (Mapping, lambda value: {str(key): _plain(item) for key, item in value.items()}),
-    ((list, tuple, set), lambda value: [_plain(item) for item in value]),
-    ((bytes, bytearray, memoryview), lambda value: bytes(value).hex()),
-)

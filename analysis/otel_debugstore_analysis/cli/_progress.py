@@ -26,7 +26,7 @@ def progress_bar(description: str, unit_bytes: bool = False) -> Iterator[Update 
         TimeRemainingColumn,
     )
 
-    from otel_debugstore_analysis.cli._text import printable
+    from otel_debugstore_analysis.text import printable
 
     amount = DownloadColumn() if unit_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())

@@ -25,12 +25,12 @@ class Chosen:
     until_ns: int | None
     where: tuple[str, ...]
 
-    def selection(self) -> Selection:
-        """Return them as a selection."""
+    def selection(self, component: str | None = None) -> Selection:
+        """Return them as a selection, of one component if it is given."""
         from otel_debugstore_analysis.query import Selection
 
-        conditions = {}
-        for condition in self.where:
+        conditions: dict[str, str] = {}
+        for condition in (*self.where, *([f"component={component}"] if component is not None else [])):
             name, equals, value = condition.partition("=")
             if not name or not equals:
                 raise click.UsageError(f"--where {condition!r} is no condition; write FIELD=VALUE.")

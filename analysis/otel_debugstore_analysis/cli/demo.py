@@ -19,7 +19,7 @@ from otel_debugstore.environment_variables import OTEL_DEBUGSTORE_PATH, OTEL_DEB
 from otel_debugstore.errors import ConfigurationError, DebugStoreError
 from otel_debugstore_analysis.cli._options import chosen_data_dir, data_dir_option, seal_quietly
 from otel_debugstore_analysis.cli._output import show
-from otel_debugstore_analysis.cli._text import duration, printable, size
+from otel_debugstore_analysis.text import duration, printable, size
 from otel_debugstore_exporters.session import SessionPaths
 
 _SURVEY: Final = "stdlib_survey"

@@ -8,7 +8,7 @@ import click
 
 from otel_debugstore_analysis.cli._options import Scope, reading_options
 from otel_debugstore_analysis.cli._output import show_json
-from otel_debugstore_analysis.cli._text import printable
+from otel_debugstore_analysis.text import printable
 
 
 @click.command()

@@ -14,7 +14,7 @@ import click
 
 from otel_debugstore_analysis.cli._options import Scope, scope_options
 from otel_debugstore_analysis.cli._output import format_option, json_text, remark, show
-from otel_debugstore_analysis.cli._text import duration, instant, printable
+from otel_debugstore_analysis.text import duration, instant, printable
 
 if TYPE_CHECKING:
     from otel_debugstore_analysis.query import Follower, Table

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from otel_debugstore_analysis.cli._options import Scope, reading_options
+from otel_debugstore_analysis.cli._options import Scope, engine_options
 from otel_debugstore_analysis.cli._output import format_option, remark, show
 from otel_debugstore_analysis.cli._selection import Chosen, selection_options
-from otel_debugstore_analysis.cli._text import human
+from otel_debugstore_analysis.text import human
 
 if TYPE_CHECKING:
     from otel_debugstore_analysis.query import Table
@@ -31,7 +31,7 @@ _ORDERS = ("total", "self", "count", "errors", "p50", "p95", "p99")
 @click.option("--slowest", is_flag=True, help="Show the slowest spans instead, with the ids of their traces.")
 @selection_options
 @format_option
-@reading_options
+@engine_options
 def command(
     scope: Scope,
     by: tuple[str, ...],

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from otel_debugstore_analysis.cli._options import Scope, reading_options
+from otel_debugstore_analysis.cli._options import Scope, engine_options
 from otel_debugstore_analysis.cli._output import format_option, remark, show, show_json
-from otel_debugstore_analysis.cli._text import duration, instant
+from otel_debugstore_analysis.text import duration, instant
 
 if TYPE_CHECKING:
     from otel_debugstore_analysis.query import Trace, TraceSpan
@@ -29,7 +29,7 @@ _MARKS: Final = {"orphan": " (its parent was not recorded)", "cycle": " (it is i
     help="Spans at most: the longest.",
 )
 @format_option
-@reading_options
+@engine_options
 def command(scope: Scope, trace_id: str, limit: int, output_format: str) -> None:
     """Show one trace as a tree with times.
 

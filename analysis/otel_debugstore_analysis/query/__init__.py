@@ -7,9 +7,12 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from otel_debugstore_analysis.query._clickhouse import ClickHouseEngine
+    from otel_debugstore_analysis.query._columns import Coded
+    from otel_debugstore_analysis.query._connect import connect
     from otel_debugstore_analysis.query._engine import Compiled, DuckDBEngine, Engine
     from otel_debugstore_analysis.query._follow import Follower
-    from otel_debugstore_analysis.query._frame import Coded, SpanFrame, frame
+    from otel_debugstore_analysis.query._frame import SpanFrame, frame
     from otel_debugstore_analysis.query._ledger import ledger
     from otel_debugstore_analysis.query._rollup import percentiles_from_rollup
     from otel_debugstore_analysis.query._selection import EVERYTHING, Selection
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "EVERYTHING": "_selection",
     "ORDERS": "_top",
-    "Coded": "_frame",
+    "ClickHouseEngine": "_clickhouse",
+    "Coded": "_columns",
     "Compiled": "_engine",
     "DuckDBEngine": "_engine",
     "Engine": "_engine",
@@ -31,6 +35,7 @@ _MODULES = {
     "Table": "_table",
     "Trace": "_trace",
     "TraceSpan": "_tree",
+    "connect": "_connect",
     "frame": "_frame",
     "ledger": "_ledger",
     "percentiles_from_rollup": "_rollup",
@@ -43,6 +48,7 @@ _MODULES = {
 __all__ = [
     "EVERYTHING",
     "ORDERS",
+    "ClickHouseEngine",
     "Coded",
     "Compiled",
     "DuckDBEngine",
@@ -53,6 +59,7 @@ __all__ = [
     "Table",
     "Trace",
     "TraceSpan",
+    "connect",
     "frame",
     "ledger",
     "percentiles_from_rollup",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.query import _pushed
 from otel_debugstore_analysis.query._engine import Compiled, with_sources
-from otel_debugstore_analysis.query._otel_traces import SESSION, Source, attribute_keys
+from otel_debugstore_analysis.query._otel_columns import READ, SESSION
+from otel_debugstore_analysis.query._otel_traces import Source, attribute_keys
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +63,8 @@ class ClickHouseEngine:
     def fetch_arrow(self, query: Compiled, parameters: Mapping[str, Any], *, further: bool = False) -> pa.Table:
         sql, values = self._bound(query, parameters)
         with refused(self._place):
-            return self._client.query_arrow(sql, values, settings=_SETTINGS | _ARROW_SETTINGS)
+            found = self._client.query_arrow(sql, values, settings=_SETTINGS | _ARROW_SETTINGS)
+        return found.rename_columns(list(query.columns))
 
     def _bound(self, query: Compiled, parameters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Return the SQL with what the tables are read from, and the values that the server puts into it."""
@@ -76,7 +78,8 @@ class ClickHouseEngine:
                 keys[column] = f"{{{_KEY}{number}:String}}"
                 values[f"{_KEY}{number}"] = key
             sources[place] = f"({self._source.sql(table, columns, bounds, keys)})"
-        return with_sources(query.sql, sources), values
+        sql = with_sources(query.sql, sources)
+        return sql, {name: value for name, value in values.items() if f"{{{name}:" in sql}
 
     def _look(self, sessions: list[str]) -> Source:
         with refused(self._place):
@@ -86,6 +89,7 @@ class ClickHouseEngine:
                 f"{self._place} has no table {_pushed.SPANS}; name the database that the OpenTelemetry Collector's "
                 "ClickHouse exporter writes to, or load sessions into it (debugstore push --engine URL)."
             )
+        self._check_columns()
         spans, beside = [], []
         if sessions:
             self._values["sessions"] = sessions
@@ -96,6 +100,23 @@ class ClickHouseEngine:
             spans.append(f"NOT has({{unfinished:Array(String)}}, {_pushed.PUSH_OF_SPAN})")
             beside.append("NOT has({unfinished:Array(String)}, push)")
         return Source(spans, found, beside)
+
+    def _check_columns(self) -> None:
+        """Require the columns that the Collector's exporter makes, of the types that we read."""
+        with refused(self._place):
+            found = {row[0]: row[1] for row in self._client.query(f"DESCRIBE TABLE {_pushed.SPANS}").result_rows}
+        missing = [name for name in READ if name not in found]
+        if missing:
+            raise QueryError(
+                f"{_pushed.SPANS} in {self._place} lacks {', '.join(missing)}: it is not the table that the "
+                "OpenTelemetry Collector's ClickHouse exporter creates; name the database of that one."
+            )
+        for name, kind in found.items():
+            if name in READ and "Attributes" in name and "Map(" not in kind:
+                raise QueryError(
+                    f"{_pushed.SPANS} in {self._place} has {name} as {kind}; only maps of text can be read: let the "
+                    "exporter create the table without `json: true`."
+                )
 
     def _unfinished(self) -> list[str]:
         """Return the pushes that began and did not end: what they brought does not count."""

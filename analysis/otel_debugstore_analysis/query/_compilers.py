@@ -1,19 +1,23 @@
 """Ibis's compilers, made to give the same answers on every engine.
 
 Where ClickHouse and DuckDB differ, it is ClickHouse's SQL that follows: quantiles are exact and linear between
-neighbours, rounding is half away from zero, sums of integers don't wrap around. In both, integers are divided as integers.
+neighbours, rounding is half away from zero, sums of integers don't wrap around.
+In both, integers are divided as integers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import sqlglot as sg
 import sqlglot.expressions as sge
 from ibis.backends.sql.compilers import ClickHouseCompiler, DuckDBCompiler
 
-_COMPARISONS: Final = {sge.GTE: ">=", sge.GT: ">", sge.LTE: "<=", sge.LT: "<", sge.EQ: "="}
+from otel_debugstore_analysis.query._engine import Bound
+from otel_debugstore_analysis.query._otel_traces import plain_name
+
+_COMPARISONS: Final[dict[type, str]] = {sge.GTE: ">=", sge.GT: ">", sge.LTE: "<=", sge.LT: "<", sge.EQ: "="}
 _UNSIGNED: Final = (sge.Count, sge.CountIf, sge.RowNumber, sge.Rank, sge.DenseRank, sge.Length, sge.ApproxDistinct)
 _WIDE: Final = "toInt128"
 _BOUNDED: Final = ("start_ns", "trace_id")
@@ -85,9 +89,7 @@ class ForClickHouse(ClickHouseCompiler):  # type: ignore[misc]
         """The same."""
         kept = (op.true_expr, op.false_null_expr)
         true_expr, false_null_expr = self._alike(kept, (true_expr, false_null_expr), op.dtype)
-        return super().visit_IfElse(
-            op, bool_expr=bool_expr, true_expr=true_expr, false_null_expr=false_null_expr
-        )
+        return super().visit_IfElse(op, bool_expr=bool_expr, true_expr=true_expr, false_null_expr=false_null_expr)
 
     def _alike(self, ops: Sequence[Any], compiled: Sequence[Any], dtype: Any) -> tuple[Any, ...]:
         """Return arguments of which the integers are cast where the result is none."""
@@ -116,8 +118,15 @@ def _floored(left: Any, right: Any) -> tuple[Any, Any]:
     return sge.paren(left - rest), right
 
 
-def with_common_integers(tree: sge.Expression) -> sge.Expression:
-    """Return a tree of ClickHouse's in which counts and sums are signed integers of 64 bits.
+def made_for_clickhouse(tree: sge.Expression) -> dict[str, tuple[Bound, ...]]:
+    """Change what Ibis made to what ClickHouse can run, safely; return the places of tables, see `Compiled.places`."""
+    _make_integers_common(tree)
+    _make_names_plain(tree)
+    return _numbered(tree)
+
+
+def _make_integers_common(tree: sge.Expression) -> None:
+    """Make counts and sums signed integers of 64 bits.
 
     Those that it makes by itself (unsigned ones, and those of 128 bits) go with hardly any other number. A sum that
     64 bits can't hold is NULL.
@@ -127,10 +136,15 @@ def with_common_integers(tree: sge.Expression) -> sge.Expression:
     for wide in [node for node in tree.find_all(sge.Anonymous) if node.this == _WIDE]:
         if wide.parent is not None:
             _wrap(wide.parent, "accurateCastOrNull", sge.Literal.string("Int64"))
-    return tree
 
 
-def _wrap(node: sge.Expression, function: str, *arguments: sge.Expression) -> None:
+def _make_names_plain(tree: sge.Expression) -> None:
+    """Give names that could be taken for SQL others: keys of attributes are among them."""
+    for node in list(tree.find_all(sge.Identifier)):
+        node.set("this", plain_name(node.this))
+
+
+def _wrap(node: Any, function: str, *arguments: sge.Expression) -> None:
     """Put a function around an aggregate, and the window over which it is one."""
     whole = node.parent if isinstance(node.parent, sge.Window) else node
     around = sge.Anonymous(this=function)
@@ -138,38 +152,49 @@ def _wrap(node: sge.Expression, function: str, *arguments: sge.Expression) -> No
     around.set("expressions", [whole, *arguments])
 
 
-def numbered(tree: sge.Expression) -> dict[str, tuple[tuple[str, str, str], ...]]:
-    """Give every place of a table in the tree a name of its own; return the bounds of each.
+def _numbered(tree: sge.Expression) -> dict[str, tuple[Bound, ...]]:
+    """Give every place of a table in the tree a name of its own; return what is known of its rows.
 
-    Bounds are (column, operator, value as SQL) that every row which counts fulfils: the time range, or the trace.
-    ClickHouse can't derive from a condition on nanoseconds which part of `otel_traces` holds such rows.
+    ClickHouse can't derive from a condition on nanoseconds which part of `otel_traces` holds such rows, nor from a
+    condition on some spans of a trace where the others lie.
     """
-    found: dict[str, tuple[tuple[str, str, str], ...]] = {}
-    for select in list(tree.find_all(sge.Select)):
-        origin = select.args.get("from_")
-        sources = [origin.this] if origin else []
-        sources += [join.this for join in select.args.get("joins") or ()]
-        for table in sources:
-            if isinstance(table, sge.Table):
-                name = f"{table.name}#{len(found)}"
-                found[name] = tuple(_bounds(select, table.alias_or_name))
-                table.set("this", sge.to_identifier(name, quoted=True))
+    found: dict[str, tuple[Bound, ...]] = {}
+    places = [(select, table) for select in tree.find_all(sge.Select) for table in _tables(select)]
+    bounds = [tuple(_bounds(select, table.alias_or_name)) for select, table in places]
+    for (_, table), known in zip(places, bounds, strict=True):
+        name = f"{table.name}#{len(found)}"
+        found[name] = known
+        table.set("this", sge.to_identifier(name, quoted=True))
     return found
 
 
-def _bounds(select: sge.Select, alias: str) -> list[tuple[str, str, str]]:
+def _tables(select: sge.Select) -> list[sge.Table]:
+    origin = select.args.get("from_")
+    sources = [origin.this] if origin else []
+    sources += [join.this for join in select.args.get("joins") or ()]
+    return [source for source in sources if isinstance(source, sge.Table)]
+
+
+def _bounds(select: sge.Select, alias: str) -> Iterator[Bound]:
     where = select.args.get("where")
     if where is None:
-        return []
+        return
     condition = where.this
-    found = []
     for part in condition.flatten() if isinstance(condition, sge.And) else [condition]:
         part = part.unnest()
-        operator = _COMPARISONS.get(type(part))
-        if operator is None or not isinstance(part.this, sge.Column):
+        column = part.this
+        if not isinstance(column, sge.Column) or column.table != alias or column.name not in _BOUNDED:
             continue
-        column, value = part.this, part.expression
-        is_constant = not any(value.find_all(sge.Column, sge.Query))
-        if column.name in _BOUNDED and column.table == alias and is_constant:
-            found.append((column.name, operator, value.sql(dialect="clickhouse")))
-    return found
+        if isinstance(part, sge.In) and column.name == "trace_id":
+            yield from _bounds_of_traces(part.args.get("query"))
+        elif (operator := _COMPARISONS.get(type(part))) and not any(part.expression.find_all(sge.Column, sge.Query)):
+            yield Bound(column.name, operator, part.expression.sql(dialect="clickhouse"))
+
+
+def _bounds_of_traces(query: sge.Expression | None) -> Iterator[Bound]:
+    """Yield what is known of the spans of traces that a subquery names: they start near the ones it looks at."""
+    inner = query.find(sge.Select) if query is not None else None
+    for table in _tables(inner) if inner is not None else ():
+        if inner is not None and table.name == "spans":
+            for bound in _bounds(inner, table.alias_or_name):
+                yield bound._replace(days=bound.days + (bound.column == "start_ns"))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import duckdb
 
 from otel_debugstore.errors import QueryError
-from otel_debugstore_analysis.query._selection import ATTRIBUTE
+from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES, ATTRIBUTE
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.segment import first_line
 
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MAX_STATEMENTS: Final = 64
+_WITH_TEXT: Final = f"SELECT * REPLACE ({ALL_ATTRIBUTES}::JSON::VARCHAR AS {ALL_ATTRIBUTES}) FROM"
+
+
+class Bound(NamedTuple):
+    """What spans are compared with: a column (`start_ns` or `trace_id`), an operator, and the SQL of a value.
+
+    With `days` it is about spans of traces of which one span fulfils it: these start at most so many days off.
+    """
+
+    column: str
+    operator: str
+    value: str
+    days: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +44,13 @@ class Compiled:
     Attributes:
         reads: By table the columns that are read.
         columns: Those that come back.
-        places: In ClickHouse's SQL, by `table#number`, one for every place: bounds that its rows must fulfil anyway,
-            as (column, operator, value as SQL).
+        places: In ClickHouse's SQL, by `table#number`, one for every place: bounds that its rows fulfil anyway.
     """
 
     sql: str
     reads: Mapping[str, tuple[str, ...]]
     columns: tuple[str, ...]
-    places: Mapping[str, tuple[tuple[str, str, str], ...]] = field(default_factory=dict)
+    places: Mapping[str, tuple[Bound, ...]] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -51,7 +63,8 @@ class Engine(Protocol):
     def fetch(self, query: Compiled, parameters: Mapping[str, Any], *, further: bool = False) -> list[tuple[Any, ...]]:
         """Return the rows of a query, fresh as of now.
 
-        A column `attributes.KEY` of `spans` is that attribute as text, NULL where a span lacks it.
+        A column `attributes.KEY` of `spans` is that attribute as text, NULL where a span lacks it; `attributes` of
+        `spans` and of `resources` is a JSON object of all, whose values may all be texts.
 
         Args:
             query: What to ask.
@@ -105,11 +118,14 @@ class DuckDBEngine:
 
     def _source(self, table: str, columns: Sequence[str]) -> str:
         place = self.reader.table(table)
-        if table != "spans" or (place != table and not any(column.startswith(ATTRIBUTE) for column in columns)):
+        if ALL_ATTRIBUTES in columns and table != "spans":
+            return f"({_WITH_TEXT} (SELECT {', '.join(columns)} FROM {place}))"
+        if table != "spans" or (place != table and not any(column.startswith(ALL_ATTRIBUTES) for column in columns)):
             return place
         plain = [column for column in columns if not column.startswith(ATTRIBUTE)]
         attributes = {c: (c.removeprefix(ATTRIBUTE), "VARCHAR") for c in columns if c.startswith(ATTRIBUTE)}
-        return f"({self.reader.spans_sql(plain or ['start_ns'], attributes)})"
+        sql = f"({self.reader.spans_sql(plain or ['start_ns'], attributes)})"
+        return f"({_WITH_TEXT} {sql})" if ALL_ATTRIBUTES in columns else sql
 
 
 @contextlib.contextmanager

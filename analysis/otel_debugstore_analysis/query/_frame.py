@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import ibis
 import ibis.expr.types as ir
@@ -20,9 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from otel_debugstore_analysis.query import tables
+from otel_debugstore_analysis.query._columns import MAX_NS, Codes, coded, extra, ids, integers, numpy_of, order
+from otel_debugstore_analysis.query._columns import Coded as Coded
 from otel_debugstore_analysis.query._engine import Engine
 from otel_debugstore_analysis.query._links import Bools, Ints, Spans, link
 from otel_debugstore_analysis.query._selection import EVERYTHING, Filter, Selection, attributes_among, column_of
+from otel_debugstore_analysis.query._snapshot import Snapshot
 
 MAX_TRACES: Final = 10_000
 MAX_SPANS: Final = 1_000_000
@@ -39,16 +42,6 @@ _READ: Final = (
     "sample_weight",
     *_CODED,
 )
-_MAX_NS: Final = 2**63 - 1
-
-Codes = npt.NDArray[np.int32]
-
-
-class Coded(NamedTuple):
-    """A column of texts: by row the place of its text in `values`, which are sorted; None, where it is, comes first."""
-
-    codes: Codes
-    values: tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ class SpanFrame:
     @functools.cached_property
     def span_ids(self) -> npt.NDArray[np.object_]:
         """The spans' ids, as an array of strings."""
-        return np.asarray(self._span_ids.take(pa.array(self._rows)).to_numpy(zero_copy_only=False), dtype=object)
+        return np.array(self._span_ids.take(pa.array(self._rows)).to_pylist(), dtype=object)
 
     @property
     def duration_ns(self) -> Ints:
@@ -135,6 +128,14 @@ def frame(
     Raises:
         QueryError: A field can't be used, or the engine refused the query.
     """
+    if isinstance(engine, Snapshot):
+        values = tuple(sorted(selection.parameters.items()))
+        key = ("frame", selection.filter, values, max_traces, max_spans, tuple(columns))
+        return engine.once(key, lambda: _frame(engine, selection, max_traces, max_spans, columns))
+    return _frame(engine, selection, max_traces, max_spans, columns)
+
+
+def _frame(engine: Engine, selection: Selection, max_traces: int, max_spans: int, columns: Sequence[str]) -> SpanFrame:
     further = tuple(dict.fromkeys(columns))
     chosen = _choose(engine, selection, max_traces, max_spans)
     if chosen.trace_count:
@@ -160,7 +161,7 @@ class _Chosen(NamedTuple):
 
 
 def _choose(engine: Engine, selection: Selection, max_traces: int, max_spans: int) -> _Chosen:
-    rows = tables.run(engine, _sample, selection.filter, max_traces, **selection.parameters)
+    rows = tables.run(engine, sample, selection.filter, max_traces, **selection.parameters)
     all_traces, all_spans = (rows[0][2], int(rows[0][3])) if rows else (0, 0)
     count, spans = 0, 0
     for _, span_count, *_ in rows:
@@ -172,7 +173,7 @@ def _choose(engine: Engine, selection: Selection, max_traces: int, max_spans: in
     return _Chosen(count, spans, last_id, left, all_spans - spans, max_traces, max_spans, left > 0)
 
 
-def _sample(selected: Filter, limit: int) -> ir.Table:
+def sample(selected: Filter, limit: int) -> ir.Table:
     """Return the first traces in the order of the sample, with their spans and with the numbers of all of both."""
     traces = _traces_of(selected)
     groups = traces.group_by("trace_id").aggregate(span_count=traces.span_count.sum())
@@ -217,105 +218,44 @@ def _framed(found: pa.Table, columns: tuple[str, ...], chosen: _Chosen) -> SpanF
     without_start = found["start_ns"].null_count
     if without_start:
         found = found.filter(pc.is_valid(found["start_ns"]))
-    trace = _coded(found["trace_id"])
-    start_ns = _integers(found["start_ns"])
-    duration_ns = np.maximum(_integers(found["duration_ns"]), 0)
-    span_id, parent_id = _ids(found["span_id"], found["parent_id"])
-    pid = _integers(found["pid"], -1)
-    rows = _order(trace.codes, start_ns, (span_id, pid, duration_ns, _coded(found["component"]).codes))
-    trace_number, start_ns, duration_ns = trace.codes[rows], start_ns[rows], duration_ns[rows]
-    has_parent = found["parent_id"].is_valid().to_numpy()[rows]
-    links = link(Spans(trace_number, span_id[rows], parent_id[rows], has_parent, pid[rows], start_ns, duration_ns))
-    coded = {name: _coded(found[name]) for name in _CODED}
-    texts = {name: column.codes[rows] for name, column in coded.items()}
-    values = {f"{name}s": column.values for name, column in coded.items()}
+    trace = coded(found["trace_id"])
+    start_ns = integers(found["start_ns"])
+    duration_ns = np.maximum(integers(found["duration_ns"]), 0)
+    span_id, parent_id = ids(found["span_id"], found["parent_id"])
+    pid = integers(found["pid"], -1)
+    texts = {name: coded(found[name]) for name in _CODED}
+    rows = order(trace.codes, start_ns, (span_id, pid, duration_ns, texts["component"].codes))
+    start_ns, duration_ns = start_ns[rows], duration_ns[rows]
+    has_parent = numpy_of(found["parent_id"].is_valid())[rows]
+    links = link(Spans(trace.codes[rows], span_id[rows], parent_id[rows], has_parent, pid[rows], start_ns, duration_ns))
     return SpanFrame(
-        trace=trace_number,
+        trace=trace.codes[rows],
         trace_ids=tuple(text or "" for text in trace.values),
-        bounds=np.searchsorted(trace_number, np.arange(len(trace.values) + 1)).astype(np.int64),
+        bounds=np.searchsorted(trace.codes[rows], np.arange(len(trace.values) + 1)).astype(np.int64),
         parent=links.parent,
         is_orphan=links.is_orphan,
         start_ns=start_ns,
-        end_ns=start_ns + np.minimum(duration_ns, _MAX_NS - np.maximum(start_ns, 0)),
+        end_ns=start_ns + np.minimum(duration_ns, MAX_NS - np.maximum(start_ns, 0)),
         self_ns=links.self_ns,
-        **texts,
-        **values,
-        is_error=pc.equal(found["status"], "ERROR").fill_null(False).to_numpy()[rows],
-        weight=found["sample_weight"].fill_null(1.0).to_numpy()[rows],
-        extra={name: _extra(found[column_of(name)], rows) for name in columns},
+        component=texts["component"].codes[rows],
+        components=texts["component"].values,
+        layer=texts["layer"].codes[rows],
+        layers=texts["layer"].values,
+        service=texts["service"].codes[rows],
+        services=texts["service"].values,
+        session=texts["session"].codes[rows],
+        sessions=texts["session"].values,
+        kind=texts["kind"].codes[rows],
+        kinds=texts["kind"].values,
+        is_error=numpy_of(pc.equal(found["status"], "ERROR").fill_null(False))[rows],
+        weight=numpy_of(found["sample_weight"].fill_null(1.0))[rows],
+        extra={name: extra(found[column_of(name)], rows) for name in columns},
         left_out_traces=chosen.left_out_traces,
         left_out_spans=chosen.left_out_spans + without_start,
         notes=_notes(chosen, without_start, links.circles, links.is_bounded),
         _span_ids=found["span_id"],
         _rows=rows,
     )
-
-
-def _coded(column: pa.ChunkedArray) -> Coded:
-    """Return a column of texts as codes into its sorted values."""
-    encoded = pc.dictionary_encode(column.combine_chunks(), null_encoding="encode")
-    texts: list[str | None] = encoded.dictionary.to_pylist()
-    places = sorted(range(len(texts)), key=lambda place: (texts[place] is not None, texts[place] or ""))
-    rank = np.empty(len(texts), np.int32)
-    rank[places] = np.arange(len(texts), dtype=np.int32)
-    return Coded(rank[encoded.indices.to_numpy()], tuple(texts[place] for place in places))
-
-
-def _extra(column: pa.ChunkedArray, rows: Ints) -> Coded | npt.NDArray[np.float64]:
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        coded = _coded(column)
-        return Coded(coded.codes[rows], coded.values)
-    numbers: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).fill_null(float("nan")).to_numpy()[rows]
-    return numbers
-
-
-def _integers(column: pa.ChunkedArray, missing: int = 0) -> Ints:
-    return np.asarray(column.cast(pa.int64()).fill_null(missing).to_numpy(), dtype=np.int64)
-
-
-def _order(trace: Codes, start_ns: Ints, ties: Sequence[npt.NDArray[Any]]) -> Ints:
-    """Return the rows by trace, then by start, then by the others."""
-    if not len(trace):
-        return np.empty(0, np.int64)
-    least, most = int(start_ns.min()), int(start_ns.max())
-    if (int(trace.max()) + 1) * (most - least + 1) > _MAX_NS:
-        return np.lexsort((*ties[::-1], start_ns, trace))
-    key = trace.astype(np.int64) * (most - least + 1) + (start_ns - least)
-    rows = np.argsort(key)
-    same = np.diff(key[rows]) == 0
-    if np.any(same):
-        tied = np.flatnonzero(np.concatenate([[False], same]) | np.concatenate([same, [False]]))
-        within = rows[tied]
-        rows[tied] = within[np.lexsort((*(tie[within] for tie in ties[::-1]), key[within]))]
-    return rows
-
-
-def _ids(span_id: pa.ChunkedArray, parent_id: pa.ChunkedArray) -> tuple[npt.NDArray[np.uint64], ...]:
-    """Return ids as numbers, in the order of their texts and equal where they are."""
-    numbers = [_hexadecimal(column) for column in (span_id, parent_id)]
-    if numbers[0] is not None and numbers[1] is not None:
-        return numbers[0], numbers[1]
-    both = _coded(pa.chunked_array([*span_id.chunks, *parent_id.chunks], pa.string())).codes.astype(np.uint64)
-    return both[: len(span_id)], both[len(span_id) :]
-
-
-_DIGITS: Final = np.full(256, 255, np.uint8)
-_DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
-
-
-def _hexadecimal(column: pa.ChunkedArray) -> npt.NDArray[np.uint64] | None:
-    """Return the numbers that texts of 16 hexadecimal digits say, 0 for NULL; None where others are among them."""
-    texts = column.fill_null("0" * _KEY_LENGTH).cast(pa.large_binary()).combine_chunks()
-    if not pc.all(pc.equal(pc.binary_length(texts), _KEY_LENGTH), min_count=0).as_py():
-        return None
-    _, offsets, data = texts.buffers()
-    begin = int(np.frombuffer(offsets, np.int64)[texts.offset]) if len(texts) else 0
-    characters = np.frombuffer(data or b"", np.uint8)[begin : begin + _KEY_LENGTH * len(texts)]
-    digits = _DIGITS[characters]
-    if np.any(digits == 255):
-        return None
-    packed = (digits[0::2] << 4) | digits[1::2]
-    return packed.view(">u8").astype(np.uint64)
 
 
 def _notes(chosen: _Chosen, without_start: int, circles: int, is_bounded: bool) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ Shares = tuple[tuple[str, float], ...]
 """Percentiles: the names of their columns, and the shares of spans that do not exceed them."""
 
 FAR_NS: Final = 4_000_000_000_000_000_000
-"""Times beyond this (the year 2096) count as this where they are added up, which could overflow."""
+"""Times beyond this (the year 2096) count as this, and those before 1970 as 1970, where sums could overflow."""
 _USED: Final = ("cpu_ns", "io_read_bytes", "io_write_bytes")
 _FURTHER: Final = ("first_ns", "last_ns", "max_ns", "memory_peak_bytes", *_USED)
 _FLAGS: Final = 5
@@ -122,9 +122,14 @@ def grouped(engine: Engine, shape: Shape, selection: Selection) -> Grouped:
 
 
 def ended_ns(spans: ir.Table) -> ir.Value:
-    """Return when a span ended: where it began, if that is not known, or before that."""
+    """Return when a span that began ended: where it began, if that is not known, or before that."""
     duration_ns = ibis.greatest(spans.duration_ns.fill_null(0), 0)
-    return ibis.least(spans.start_ns, FAR_NS) + ibis.least(duration_ns, FAR_NS)
+    return ibis.least(_bounded(spans.start_ns) + ibis.least(duration_ns, FAR_NS), FAR_NS)
+
+
+def _bounded(time_ns: ir.Value) -> ir.Value:
+    # The greatest of NULL and 0 would be 0.
+    return ibis.ifelse(time_ns.isnull(), ibis.null("int64"), ibis.greatest(ibis.least(time_ns, FAR_NS), 0))
 
 
 def _groups(shape: Shape, weighted: bool) -> ir.Table:
@@ -195,8 +200,8 @@ def percentiles(spans: ir.Table, shares: Shares) -> dict[str, ir.Value]:
 
 def _further(spans: ir.Table) -> dict[str, ir.Value]:
     return {
-        "first_ns": spans.start_ns.min(),
-        "last_ns": ended_ns(spans).max(),
+        "first_ns": _bounded(spans.start_ns.min()),
+        "last_ns": ended_ns(spans).max(where=spans.start_ns.notnull()),
         "max_ns": spans.duration_ns.max(),
         "memory_peak_bytes": spans.memory_peak_bytes.max(),
     }

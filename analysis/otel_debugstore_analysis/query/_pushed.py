@@ -20,12 +20,14 @@ PUSH: Final = "debugstore.push"
 PID: Final = "debugstore.pid"
 RESOURCE_ID: Final = "debugstore.resource_id"
 SCOPE_ID: Final = "debugstore.scope_id"
+OF_RESOURCE: Final = (SESSION, PUSH, PID, RESOURCE_ID, SCOPE_ID)
 """Attributes of the resource."""
 
 FLAGS: Final = "debugstore.flags"
 DROPPED_ATTRIBUTES: Final = "debugstore.dropped_attributes"
 DROPPED_EVENTS: Final = "debugstore.dropped_events"
 DROPPED_LINKS: Final = "debugstore.dropped_links"
+OF_SPAN: Final = (FLAGS, DROPPED_ATTRIBUTES, DROPPED_EVENTS, DROPPED_LINKS)
 """Attributes of the span, where they are not 0."""
 
 _CREATE_SPANS: Final = f"""
@@ -69,19 +71,20 @@ _CREATE_SPANS: Final = f"""
 
 _CREATE_PUSHES: Final = f"""
     CREATE TABLE IF NOT EXISTS {PUSHES} (
-        push String, session String, state LowCardinality(String), at DateTime64(9), span_count UInt64
-    ) ENGINE = MergeTree ORDER BY (session, at)"""
+        push String, session String, state LowCardinality(String), at_ns Int64, span_count UInt64
+    ) ENGINE = MergeTree ORDER BY (session, at_ns)"""
 
-UNFINISHED: Final = f"SELECT push FROM {PUSHES} GROUP BY push HAVING argMax(state, at) != 'done'"
+UNFINISHED: Final = f"SELECT push FROM {PUSHES} GROUP BY push HAVING argMax(state, at_ns) != 'done'"
 """The pushes that did not end, or were replaced."""
 PUSHES_OF: Final = f"""
-    SELECT push, argMax(state, at), argMax(span_count, at) FROM {PUSHES}
-    WHERE session = {{session:String}} GROUP BY push ORDER BY max(at) DESC"""
+    SELECT push, argMax(state, at_ns), argMax(span_count, at_ns) FROM {PUSHES}
+    WHERE session = {{session:String}} GROUP BY push ORDER BY max(at_ns) DESC"""
 """The pushes of a session, the newest first."""
 PUSH_OF_SPAN: Final = f"ResourceAttributes['{PUSH}']"
+COUNT_OF_PUSH: Final = f"SELECT count() FROM {SPANS} WHERE {PUSH_OF_SPAN} = {{push:String}}"
 OF_PUSH: Final = {
     SPANS: f"{PUSH_OF_SPAN} = {{push:String}}",
-    **dict.fromkeys(TABLES.values(), "push = {push:String}"),
+    **dict.fromkeys((*TABLES.values(), PUSHES), "push = {push:String}"),
 }
 """By table the condition on the rows that a push brought."""
 

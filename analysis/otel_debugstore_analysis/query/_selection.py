@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 ATTRIBUTE: Final = "attributes."
+ALL_ATTRIBUTES: Final = "attributes"
 SPAN_START: Final = "start_ns"
 
 

@@ -118,7 +118,12 @@ def _spans(engine: Engine, found: _Found) -> list[Row]:
         rows = _fetch(engine, found, start_ns=found.start_ns, end_ns=found.end_ns)
     if len(rows) < min(found.span_count, MAX_FETCHED):  # spans without a start, or that end before it
         rows = _fetch(engine, found)
-    return sorted(map(Row._make, rows), key=lambda row: (row.start_ns is None, row.start_ns or 0))
+    return sorted(map(Row._make, rows), key=_by_start)
+
+
+def _by_start(row: Row) -> tuple[Any, ...]:
+    """Sort key: by start; of spans that start together the longest first, so that every engine gives one order."""
+    return (row.start_ns is None, row.start_ns or 0, -(row.duration_ns or 0), row.span_id, row.pid or 0, row.name)
 
 
 def _fetch(engine: Engine, found: _Found, **window: int) -> list[tuple[Any, ...]]:

@@ -18,6 +18,7 @@ import ibis.expr.types as ir
 import sqlglot.expressions as sge
 
 from otel_debugstore_analysis.query._engine import Compiled, Engine, place
+from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES
 from otel_debugstore_exporters import schema
 
 _TYPES: Final = {
@@ -46,6 +47,11 @@ SPAN_TYPES: Final = _types("spans")
 def spans(attributes: tuple[str, ...] = ()) -> ir.Table:
     """Return the canonical span table, with attributes (`attributes.KEY`) as further text columns."""
     return ibis.table(SPAN_TYPES | dict.fromkeys(attributes, "string"), name="spans")
+
+
+def resources() -> ir.Table:
+    """Return the table with a row a resource, with all its attributes as JSON text."""
+    return ibis.table({"resource_id": "string", ALL_ATTRIBUTES: "string"}, name="resources")
 
 
 def traces() -> ir.Table:
@@ -91,10 +97,9 @@ def compiled(dialect: str, build: Callable[..., ir.Table], *shape: Hashable) -> 
     tree = _compiler(dialect).to_sqlglot(expression).transform(_parameter_or_same, dialect)
     places = {}
     if dialect == CLICKHOUSE:
-        from otel_debugstore_analysis.query._compilers import numbered, with_common_integers
+        from otel_debugstore_analysis.query._compilers import made_for_clickhouse
 
-        tree = with_common_integers(tree)
-        places = numbered(tree)
+        places = made_for_clickhouse(tree)
     sql = tree.transform(_place_or_same).sql(dialect=dialect)
     return Compiled(sql, _reads(expression), tuple(expression.columns), places)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ _HEADINGS: Final = {
     "dropped_count": "dropped",
     "malformed_count": "malformed",
     "self_share": "self %",
+    "share": "%",
     "error_rate": "errors",
     "call_count": "calls",
     "recorded_count": "recorded",
@@ -30,6 +33,10 @@ _NS: Final = (
     ("s", 1_000_000_000),
 )
 _NS_SMALL: Final = (("ms", 1_000_000), ("µs", 1_000))
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_INSTANTS: Final = ("start_ns", "end_ns", "first_ns", "last_ns", "at_ns")
+_ID_DIGITS: Final = 8
+_SMALL: Final = 0.01
 _BYTES: Final = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
@@ -78,19 +85,44 @@ def human(column: str, value: Any) -> str:
     """Return a value as people read it; the column's name says the unit."""
     if value is None:
         return "-"
+    if isinstance(value, (tuple, list)):
+        return _several(column, value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return printable(str(value))
-    if column in ("start_ns", "end_ns") or column.endswith("_time_ns"):
+    if not math.isfinite(value):
+        return "-"
+    if column in _INSTANTS or column.endswith("_time_ns"):
         return instant(int(value))
     if column.endswith("_ns"):
         return duration(value)
     if column.endswith("_bytes"):
         return size(value)
-    if column.endswith(("_share", "_rate")):
+    if column == "share" or column.endswith(("_share", "_rate")):
         return f"{100 * value:.1f} %"
+    if column.endswith("_ns_per_s"):
+        return f"{duration(value)}/s"
+    if column.endswith("_per_s"):
+        return f"{_digits(value)}/s"
     if column == "count" or column.endswith("_count"):
         return f"{value:,.0f}"
-    return str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return _digits(value) if abs(value) >= _SMALL or not value else f"{value:.1e}"
+
+
+def sparkline(values: Iterable[float | None]) -> str:
+    """Return a line of bars from nothing to the largest of the values; a blank where there is none."""
+    heights = [None if value is None or not math.isfinite(value) else max(value, 0.0) for value in values]
+    most = max((height for height in heights if height is not None), default=0.0)
+    top = len(_BARS) - 1
+    return "".join(" " if h is None else _BARS[round(top * h / most) if most else 0] for h in heights)
+
+
+def _several(column: str, values: Sequence[Any]) -> str:
+    """Return several values in a cell; of ids the first digits, which are enough to find what they name."""
+    if column.endswith("_ids"):
+        return " ".join(printable(str(value)[:_ID_DIGITS]) for value in values) or "-"
+    return ", ".join(human(column.removesuffix("s"), value) for value in values) or "-"
 
 
 def heading(column: str) -> str:
@@ -99,8 +131,11 @@ def heading(column: str) -> str:
         return _HEADINGS[column]
     if column.endswith("_count"):
         return column.removesuffix("_count") + "s"
-    for suffix in ("_ns", "_bytes"):
-        column = column.removesuffix(suffix)
+    if column.endswith("_share"):
+        return f"{column.removesuffix('_share').replace('_', ' ')} %"
+    for suffix in ("_ns_per_s", "_per_s", "_ns", "_bytes"):
+        if column.endswith(suffix):
+            return column.removesuffix(suffix).replace("_", " ")
     return column
 
 

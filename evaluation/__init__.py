@@ -1,0 +1,1 @@
+"""How often the analyses are right, on data of which the truth is known: `make eval`."""

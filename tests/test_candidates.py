@@ -1,0 +1,105 @@
+"""What to optimise next: what saves most for sure comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines import Engines, assert_same
+from otel_debugstore.errors import QueryError
+from otel_debugstore_analysis.analyses.candidates import candidates
+from otel_debugstore_analysis.query import DuckDBEngine, Table
+from otel_debugstore_exporters.batch import SpanRecord
+from otel_debugstore_exporters.reader import SessionReader
+from sessions import MS, span, write_journal, write_sealed
+
+RUNS = 20
+
+
+def runs(count: int = RUNS) -> Iterator[SpanRecord]:
+    """Yield runs of a second: a query of 600 ms, and beside it a check of 100 ms that nobody waits for."""
+    for n in range(1, count + 1):
+        begin = n * 1_000
+        yield span(1, "job", trace=n, start_ms=begin, duration_ms=1_000)
+        yield span(2, "query", parent=1, trace=n, start_ms=begin + 100, duration_ms=600)
+        yield span(3, "check", parent=1, trace=n, start_ms=begin + 200, duration_ms=100)
+
+
+def ask(base_path: Path, **options: Any) -> Table:
+    with SessionReader(base_path) as reader:
+        return candidates(DuckDBEngine(reader), **options)
+
+
+def test_what_saves_most_comes_first(tmp_path: Path) -> None:
+    """Half of the query's time, times how sure that is after twenty runs; what nobody waits for is no candidate."""
+    write_sealed(tmp_path, "s", runs())
+    rows = ask(tmp_path).dicts()
+    assert [(row["kind"], row["component"]) for row in rows] == [("faster", "query"), ("faster", "job")]
+    first = rows[0]
+    assert first["saved_ns_per_s"] == pytest.approx(300 * MS)
+    assert first["confidence"] == pytest.approx(RUNS / (RUNS + 1.959963984540054**2))
+    assert first["expected_ns_per_s"] == pytest.approx(first["saved_ns_per_s"] * first["confidence"])
+    assert (first["observations"], first["executions"], first["mean_ns"]) == (RUNS, RUNS, 600 * MS)
+    assert first["p95_saved_ns"] == pytest.approx(300 * MS)
+    assert len(first["trace_ids"]) == 3
+
+
+def test_habits_are_candidates_too(tmp_path: Path) -> None:
+    """Ten calls of one component one after the other: with what one call for all would save."""
+    spans = []
+    for n in range(1, RUNS + 1):
+        spans.append(span(1, "job", trace=n, start_ms=n * 1_000, duration_ms=1_000))
+        for k in range(10):
+            spans.append(span(2 + k, "select", parent=1, trace=n, start_ms=n * 1_000 + 90 * k, duration_ms=90))
+    write_sealed(tmp_path, "s", spans)
+    table = ask(tmp_path)
+    first = table.dicts()[0]
+    assert (first["kind"], first["component"], first["where"]) == ("n_plus_one", "select", "job")
+    assert first["saved_ns_per_s"] == pytest.approx(810 * MS)
+    assert "must not be added up" in table.notes[-1]
+
+
+def test_what_was_seen_more_often_comes_first(tmp_path: Path) -> None:
+    """Of the same saving."""
+    spans = [
+        *(span(1, "often", trace=n, start_ms=n * 10, duration_ms=10) for n in range(1, 101)),
+        *(span(1, "seldom", trace=200 + n, start_ms=n * 500, duration_ms=500) for n in range(2)),
+    ]
+    write_sealed(tmp_path, "s", spans)
+    rows = [row for row in ask(tmp_path, min_executions=0).dicts() if row["kind"] == "faster"]
+    assert [row["component"] for row in rows] == ["often", "seldom"]
+    assert rows[0]["saved_ns_per_s"] == pytest.approx(rows[1]["saved_ns_per_s"])
+
+
+def test_rare_and_short_calls_are_left_out(tmp_path: Path) -> None:
+    """By the number of calls, and by their mean duration."""
+    write_sealed(tmp_path, "s", runs())
+    assert {row[1] for row in ask(tmp_path, min_duration_ns=700 * MS).rows} == {"job"}
+    table = ask(tmp_path, min_executions=RUNS + 1)
+    assert (table.rows, table.notes[-1]) == ([], "No candidate has so many calls of that duration.")
+
+
+def test_nothing_to_save_is_a_sentence(tmp_path: Path) -> None:
+    """An empty session, and spans that took no time."""
+    write_journal(tmp_path, "s", [])
+    assert ask(tmp_path).notes[-1] == "Nothing was found that would save time."
+    write_journal(tmp_path, "s", [span(1, duration_ms=0)])
+    assert ask(tmp_path).rows == []
+
+
+def test_bounds_are_checked(tmp_path: Path) -> None:
+    """Negative ones, and what is no share."""
+    write_journal(tmp_path, "s", [span(1)])
+    with pytest.raises(QueryError, match="fewer or less than 0"):
+        ask(tmp_path, min_executions=-1)
+    with pytest.raises(QueryError, match="from 0 to 1"):
+        ask(tmp_path, faster=2)
+
+
+def test_both_engines_say_the_same(engines: Engines, nezha: Engines) -> None:
+    """Of spans of every kind, and of a real shop's."""
+    assert_same(engines, lambda engine: candidates(engine, min_executions=0))
+    assert assert_same(nezha, candidates).rows
