@@ -87,8 +87,8 @@ def test_export_is_durable(exporters: LmdbSpanExporter, spans: list[ReadableSpan
     assert exporters.export(spans) is SpanExportResult.SUCCESS
     assert names(tmp_path / "data") == {f"span {i}": 1 for i in range(10)}
     with journal_of(tmp_path / "data") as journal:
-        (_, blob), *_ = journal.blobs()
-    batch = codec.decode(blob)
+        batches = [codec.decode(blob) for _, blob in journal.blobs()]
+    (batch,) = [batch for batch in batches if len(batch)]  # others hold what earlier tests put beside their spans
     assert batch.pid == os.getpid()
     assert batch.record(3).attributes == {"i": 3}
     assert batch.record(3).resource.attributes["service.name"] == "shop"
