@@ -26,13 +26,22 @@ _SWITCH_SECONDS: Final = 0.0001
 
 _lock = threading.RLock()  # held while something is loaded, and across a fork
 _forks: Final[dict[int, object]] = {}  # by thread, the fork that it is in
+_loaded: Final[set[str]] = set()
 
 
 @contextlib.contextmanager
-def loading() -> Iterator[None]:
-    """Around an import inside a function: forks wait for its end, and it for the end of a fork that did."""
+def loading(module: str) -> Iterator[None]:
+    """Around an import inside a function: forks wait for its end, and it for the end of a fork that did.
+
+    Args:
+        module: What is imported. From the second time on this does nothing: it may stand where every batch passes.
+    """
+    if module in _loaded:
+        yield
+        return
     with _lock, _switching_often():
         yield
+    _loaded.add(module)
     keep_exit_status()
     _wait_for([(thread, fork) for thread, fork in list(_forks.items()) if thread != threading.get_ident()])
 

@@ -210,7 +210,7 @@ def test_a_fork_that_waited_too_long_for_another_one(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     faulthandler.dump_traceback_later(10, exit=True)
-    with loading():
+    with loading("a module"):
         print("free")
     """
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]

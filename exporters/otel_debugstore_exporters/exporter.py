@@ -224,7 +224,7 @@ class LmdbSpanExporter(SpanExporter):
                 raise _NotYetError
             self._next_open = now + _REOPEN_SECONDS
             settings = self.settings
-            with loading():
+            with loading("otel_debugstore_exporters.journal"):
                 from otel_debugstore_exporters.journal import Journal
             self._journal = Journal.open(
                 self.activate().journal, map_size=settings.map_size_bytes, durability=settings.durability
@@ -290,7 +290,7 @@ class _NotYetError(Exception):
 
 
 def _encoder() -> Encoder:
-    with loading():
+    with loading("otel_debugstore_exporters.encoder"):
         from otel_debugstore_exporters.encoder import Encoder
     return Encoder(os.getpid())
 

@@ -118,7 +118,7 @@ class Sealer:
         )
 
     def _journal(self) -> Journal:
-        with loading():
+        with loading("otel_debugstore_exporters.journal"):
             from otel_debugstore_exporters.journal import Journal
         return Journal.open(self._paths.journal)
 

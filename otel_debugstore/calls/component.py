@@ -131,7 +131,7 @@ class Component:
 
 
 def _describe(function: Any, variant: str) -> Code:
-    with loading():  # in the thread that writes: an import reads files
+    with loading("otel_debugstore.source"):  # in the thread that writes: an import reads files
         from otel_debugstore.source import code_of
     return code_of(function, variant)
 
