@@ -4,11 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# How many processes run the tests; 0 runs them in one, where a debugger works.
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest -q -rs
+
 # The first of these that is new enough makes the environment; `make PYTHON=python3.13 demo` takes another.
 PYTHON ?= python3.11 python3 python3.12 python3.13 python3.14
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all lint format bench eval clean
+.PHONY: help setup demo test test-slow test-all lint format bench eval eval-full clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,10 +23,10 @@ demo: $(READY)  ## record a real program, watch its spans arrive, and show what 
 	@$(BIN)/debugstore demo
 
 test: $(READY)  ## the tests that take seconds
-	$(BIN)/python -m pytest -q -rs -m "not slow" $(ARGS)
+	$(PYTEST) --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: $(READY)  ## the tests that take longer
-	$(BIN)/python -m pytest -q -rs -m slow $(ARGS)
+	$(PYTEST) --numprocesses $(WORKERS) --maxprocesses 2 --dist worksteal -m slow $(ARGS)
 
 test-all: test test-slow  ## every test
 
@@ -41,6 +45,9 @@ bench: $(READY)  ## measure the figures of the README
 
 eval: $(READY)  ## how often the analyses are right, on data of which the truth is known
 	$(BIN)/python -m evaluation $(ARGS)
+
+eval-full: $(READY)  ## the same with as many benchmark runs as the README's figures rest on (hours)
+	$(BIN)/python -m evaluation --full $(ARGS)
 
 clean:  ## remove .venv and everything that was built
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

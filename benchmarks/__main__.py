@@ -27,12 +27,17 @@ BENCHMARKS: Final = (
     "freshness",
     "importing",
     "queries",
+    "analyses",
+    "audit",
     "exit_time",
     "import_time",
     "write_record",
     "calls",
     "no_target",
     "child_start",
+    "timed_region",
+    "ab",
+    "pytest_overhead",
 )
 RESULTS: Final = Path(__file__).with_name("results") / "latest.json"
 

@@ -1,4 +1,4 @@
-"""Sessions of a million spans, made once a run: a real shop's spans, and the generator's."""
+"""Sessions of a million spans, made once a run: a real shop's spans, and the generator's, also as long traces."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ NEZHA_SPANS: Final = {
     "boutique-2022-08-22-b.otlp.jsonl.gz": 135_824,
 }
 SPANS: Final = 1_000_000
+WIDE_TRACES: Final = 10_000
+COMPONENTS: Final = 1_000
 _SHIFT_NS: Final = 3600 * 1_000_000_000
 
 
@@ -75,6 +77,18 @@ def generated_million() -> Dataset:
     return _made("generated")
 
 
+@functools.cache
+def wide_million() -> Dataset:
+    """Return 10,000 traces of 100 spans each, with children that overlap."""
+    return _made("wide")
+
+
+@functools.cache
+def component_million() -> Dataset:
+    """Return a million calls of a thousand components in eight processes."""
+    return _made("components")
+
+
 def _made(session: str) -> Dataset:
     found = in_process(build, base_path=str(directory()), session=session)
     return Dataset(directory(), session, **found)
@@ -84,7 +98,7 @@ def build(base_path: str, session: str) -> dict[str, float]:
     """Record a data set into a journal, seal and merge it, and return its sizes."""
     import time
 
-    from benchmarks.generate import batches
+    from benchmarks.generate import batches, component_batches, wide_batches
     from otel_debugstore_exporters.codec import encode
     from otel_debugstore_exporters.journal import Journal
     from otel_debugstore_exporters.merging import merge
@@ -92,9 +106,14 @@ def build(base_path: str, session: str) -> dict[str, float]:
     from otel_debugstore_exporters.session import SessionPaths
 
     paths = SessionPaths(Path(base_path), session)
-    source = batches(SPANS) if session == "generated" else _first(SPANS, _shifted_nezha())
+    sources = {
+        "nezha": lambda: _first(SPANS, _shifted_nezha()),
+        "generated": lambda: batches(SPANS),
+        "components": lambda: component_batches(SPANS, COMPONENTS),
+        "wide": lambda: wide_batches(WIDE_TRACES, SPANS // WIDE_TRACES),
+    }
     with Journal.open(paths.journal, durability="interval") as journal:
-        for batch in source:
+        for batch in sources[session]():
             journal.append([encode(batch, 0)])
         stats = journal.stats()
         began = time.perf_counter()

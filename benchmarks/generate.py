@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _STATUS_CODES: Final = (200,) * 90 + (201,) * 4 + (304,) * 3 + (404,) * 2 + (500
 _HOSTS: Final = tuple(f"shop-{n:02d}.eu-central.internal" for n in range(24))
 _ZONES: Final = ("eu-central-1a", "eu-central-1b", "eu-central-1c")
 _USERS: Final = 50_000
+_LAYERS: Final = ("tool", "function", "step", "workflow")
 
 
 class Operation(NamedTuple):
@@ -79,6 +80,53 @@ def batches(count: int, seed: int = SEED, start_ns: int = START_NS) -> Iterator[
     made = operations(seed)
     for first in range(0, count, BATCH):
         yield _batch(list(itertools.islice(source, min(BATCH, count - first))), made)
+
+
+def wide_batches(traces: int, spans: int, seed: int = SEED) -> Iterator[SpanBatch]:
+    """Yield traces of many spans each, whose children overlap, outlive their parents, and call one another deeply."""
+    from dataclasses import replace
+
+    source, made = _wide_spans(seed, spans), operations(seed)
+    for first in range(0, traces * spans, BATCH):
+        batch = _batch(list(itertools.islice(source, min(BATCH, traces * spans - first))), made)
+        layers = (_LAYERS[(first + place) % len(_LAYERS)] for place in range(len(batch)))
+        attributes: list[Mapping[str, Any]] = [{"debugstore.layer": layer} for layer in layers]
+        yield replace(batch, attributes=attributes)
+
+
+def component_batches(count: int, components: int, processes: int = 8, seed: int = SEED) -> Iterator[SpanBatch]:
+    """Yield recorded calls of so many components in several processes, with memory peaks; some take longer."""
+    from dataclasses import replace
+
+    chance = random.Random(seed + 3)
+    for number, batch in enumerate(batches(count, seed)):
+        rows: list[Mapping[str, Any]] = []
+        for _ in range(len(batch)):
+            component = int(chance.random() * components)
+            rows.append(
+                {
+                    "debugstore.layer": _LAYERS[component % len(_LAYERS)],
+                    "debugstore.component": f"shop.part_{component:04d}",
+                    "debugstore.variant": f"{component:016x}",
+                    "debugstore.memory.peak_bytes": int(chance.random() * 20_000_000),
+                }
+            )
+        yield replace(batch, attributes=rows, pid=4711 + number % processes)
+
+
+def _wide_spans(seed: int, spans: int) -> Iterator[_Span]:
+    chance = random.Random(seed + 2)
+    start_ns = START_NS
+    while True:
+        start_ns += 300_000_000
+        trace_id = chance.randbytes(16)
+        found = [_Span(trace_id, chance.randbytes(8), bytes(8), start_ns, start_ns + 500_000_000)]
+        for number in range(1, spans):
+            parent = found[int(chance.random() * number)]
+            start = parent.start_ns + int(chance.random() * (parent.end_ns - parent.start_ns))
+            end = start + int(chance.random() * (parent.end_ns - start) * 1.1) + 1
+            found.append(_Span(trace_id, chance.randbytes(8), parent.span_id, start, end))
+        yield from found
 
 
 class _Span(NamedTuple):

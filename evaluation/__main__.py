@@ -11,7 +11,7 @@ from typing import Final
 
 from evaluation.result import Options, Result, UnavailableError
 
-EVALUATIONS: Final = ("comparisons", "change_points", "root_cause")
+EVALUATIONS: Final = ("comparisons", "change_points", "root_cause", "benchmarks")
 """Modules of this package, each with `results(options: Options) -> list[Result]`."""
 
 
@@ -20,12 +20,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
     parser.add_argument("--only", metavar="NAME", action="append", choices=EVALUATIONS, help="one evaluation")
     parser.add_argument("--quick", action="store_true", help="a tenth of the draws: to see that it works")
+    parser.add_argument("--full", action="store_true", help="three times the runs where these take long")
     arguments = parser.parse_args()
     found: list[Result] = []
     for name in arguments.only or EVALUATIONS:
         began = time.monotonic()
         try:
-            results = importlib.import_module(f"evaluation.{name}").results(Options(arguments.quick))
+            results = importlib.import_module(f"evaluation.{name}").results(Options(arguments.quick, arguments.full))
         except UnavailableError as error:
             print(f"{name}: SKIPPED: {error}\n", flush=True)
             continue

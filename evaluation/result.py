@@ -21,6 +21,7 @@ class Options:
     """How thoroughly to evaluate."""
 
     quick: bool = False
+    full: bool = False
 
     def draws(self, full: int) -> int:
         """Return how often to draw what a full run draws `full` times."""

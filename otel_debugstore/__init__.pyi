@@ -12,6 +12,10 @@ from otel_debugstore.errors import InvalidSessionIdError as InvalidSessionIdErro
 from otel_debugstore.errors import MalformedInputError as MalformedInputError
 from otel_debugstore.errors import QueryError as QueryError
 from otel_debugstore.errors import SessionNotFoundError as SessionNotFoundError
+from otel_debugstore.experiments.define import ab as ab
+from otel_debugstore.experiments.define import variant as variant
+from otel_debugstore.experiments.judge import GuardRails as GuardRails
+from otel_debugstore.instrumentors.hooks import AutoEvolverInstrumentor as AutoEvolverInstrumentor
 from otel_debugstore.instrumentors.hooks import NodeRunnerInstrumentor as NodeRunnerInstrumentor
 from otel_debugstore.instrumentors.hooks import NodeRuntimeInstrumentor as NodeRuntimeInstrumentor
 from otel_debugstore.instrumentors.hooks import RegistryInstrumentor as RegistryInstrumentor
@@ -23,10 +27,19 @@ from otel_debugstore.processor import BoundedSpanProcessor as BoundedSpanProcess
 from otel_debugstore_analysis.analysis import Analysis as Analysis
 from otel_debugstore_analysis.analyzer import AnalysisPackage as AnalysisPackage
 from otel_debugstore_analysis.analyzer import DebugAnalyzer as DebugAnalyzer
+from otel_debugstore_analysis.auditor import AuditResult as AuditResult
+from otel_debugstore_analysis.auditor import OptimizationCandidate as OptimizationCandidate
+from otel_debugstore_analysis.auditor import PerformanceAuditor as PerformanceAuditor
+from otel_debugstore_analysis.auditor import PerformanceThreshold as PerformanceThreshold
+from otel_debugstore_analysis.benchmark.fixture import BenchmarkFixture as BenchmarkFixture
+from otel_debugstore_analysis.benchmark.fixture import BenchmarkResult as BenchmarkResult
+from otel_debugstore_analysis.benchmark.model import BenchmarkOptions as BenchmarkOptions
+from otel_debugstore_analysis.benchmark.scenarios import BenchmarkScenario as BenchmarkScenario
 from otel_debugstore_analysis.collector import PerformanceCollector as PerformanceCollector
 from otel_debugstore_analysis.integration import DebugIntegration as DebugIntegration
 from otel_debugstore_analysis.integration import debug_track as debug_track
 from otel_debugstore_analysis.integration import init_debug_integration as init_debug_integration
+from otel_debugstore_analysis.queue import OptimizationQueue as OptimizationQueue
 from otel_debugstore_exporters.exporter import LmdbSpanExporter as LmdbSpanExporter
 from otel_debugstore_exporters.instrument import configure as configure
 from otel_debugstore_exporters.store import DebugStore as DebugStore
@@ -35,6 +48,8 @@ from otel_debugstore_exporters.sync import DuckDBSyncProcessor as DuckDBSyncProc
 __all__ = [
     "Analysis",
     "AnalysisPackage",
+    "AuditResult",
+    "AutoEvolverInstrumentor",
     "BoundedSpanProcessor",
     "ConfigurationError",
     "CorruptDataError",
@@ -44,12 +59,17 @@ __all__ = [
     "DebugStoreError",
     "DuckDBSyncProcessor",
     "FormatVersionError",
+    "GuardRails",
     "InvalidSessionIdError",
     "LmdbSpanExporter",
     "MalformedInputError",
     "NodeRunnerInstrumentor",
     "NodeRuntimeInstrumentor",
+    "OptimizationCandidate",
+    "OptimizationQueue",
+    "PerformanceAuditor",
     "PerformanceCollector",
+    "PerformanceThreshold",
     "QueryError",
     "RegistryInstrumentor",
     "SessionNotFoundError",
@@ -58,6 +78,7 @@ __all__ = [
     "ToolsManagerInstrumentor",
     "WorkflowTrackerInstrumentor",
     "__version__",
+    "ab",
     "configure",
     "debug_track",
     "function",
@@ -66,6 +87,7 @@ __all__ = [
     "node",
     "step",
     "tool",
+    "variant",
     "workflow",
 ]
 

@@ -63,6 +63,44 @@ def call_at_fork(before: Callable[[], None], in_parent: Callable[[], None], in_c
     os.register_at_fork(before=calls[0], after_in_parent=calls[1], after_in_child=calls[2])
 
 
+class Lock(Protocol):
+    """One of `threading`'s, reentrant or not."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Return whether it could be had in time."""
+
+    def release(self) -> None:
+        """Let others have it."""
+
+
+class HeldAcrossForks:
+    """Locks that a thread takes before it forks, so that its child finds what they guard in order.
+
+    Several threads may fork at once: each releases what it took itself, which a flag for all of them can't tell.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, list[Lock]] = {}  # by thread
+
+    def take(self, lock: Lock, seconds: float) -> bool:
+        """Before a fork: return whether the lock could be had in time."""
+        taken = lock.acquire(timeout=seconds)
+        if taken:
+            self._held.setdefault(threading.get_ident(), []).append(lock)
+        return taken
+
+    def release(self) -> None:
+        """After the fork, in the parent: release what this thread took."""
+        for lock in reversed(self._held.pop(threading.get_ident(), [])):
+            lock.release()
+
+    def forget(self) -> list[Lock]:
+        """After the fork, in the child: return what the thread that forked held; all need new locks there."""
+        held = self._held.pop(threading.get_ident(), [])
+        self._held.clear()
+        return held
+
+
 def keep_for_ever(thing: object) -> None:
     """Never let `thing` be destroyed, not even when the interpreter ends: in a child that would crash or hang."""
     import ctypes

@@ -52,7 +52,7 @@ class RecordingSettings(NamedTuple):
     overhead_budget: Rules[float | None] = Rules(0.01)
     """Which share of the time recording may take; None records everything."""
     targets: tuple[str, ...] = ()
-    """`module:qualified.name=layer`, with globs; see `instrumentors.targets`."""
+    """`module:qualified.name=layer`, with globs, and what is declared of them; see `instrumentors.targets`."""
     child: Child = "full"
     hooks: Mapping[str, tuple[str, ...]] = {}
     """By hook (`registry`, `node_runner`, ...) the names that its module may have."""
@@ -133,7 +133,18 @@ def _pairs(value: Any) -> dict[str, str]:
 
 
 def _targets(value: Any) -> tuple[str, ...]:
-    return tuple(f"{key}={item}" for key, item in value.items()) if isinstance(value, dict) else _list(value)
+    """Read `NAME=LAYER, ...`, or a table of `NAME = "LAYER"` and of `NAME = {layer = ..., pure = true}`."""
+    if not isinstance(value, dict):
+        return _list(value)
+    return tuple(f"{key}={_target(item) if isinstance(item, dict) else item}" for key, item in value.items())
+
+
+def _target(table: dict[str, Any]) -> str:
+    said = {name: _boolean(value) for name, value in table.items() if name in ("pure", "replayable")}
+    if other := set(table) - set(said) - {"layer"}:
+        raise ValueError(f"it has no {min(other)}; it may have layer, pure and replayable.")
+    words = [name if value else f"not-{name}" for name, value in said.items() if value or name == "replayable"]
+    return " ".join([str(table.get("layer", "function")), *words])
 
 
 def _hooks(value: Any) -> dict[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from otel_debugstore.errors import InvalidSessionIdError
 
 MAX_LENGTH: Final = 128
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9._-]+")
-_RESERVED: Final = "state"
+RESERVED: Final = "state"
 """`state.lmdb` is no session's journal: it holds what changes after it was recorded."""
 _CHOOSE: Final = "Choose another one."
 _FORBIDDEN: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -25,9 +25,9 @@ def check_session_id(session_id: str) -> str:
     """
     if not isinstance(session_id, str):
         raise InvalidSessionIdError(f"Session id {session_id!r:.{MAX_LENGTH}} can't be used: an id is text. {_CHOOSE}")
-    if session_id.lower() == _RESERVED:  # some file systems take capitals for small letters
+    if session_id.lower() == RESERVED:  # some file systems take capitals for small letters
         raise InvalidSessionIdError(
-            f"Session id {session_id!r} can't be used: {_RESERVED}.lmdb is a file of the store's own. {_CHOOSE}"
+            f"Session id {session_id!r} can't be used: {RESERVED}.lmdb is a file of the store's own. {_CHOOSE}"
         )
     if not _ALLOWED.fullmatch(session_id) or session_id[0] in ".-" or len(session_id) > MAX_LENGTH:
         raise InvalidSessionIdError(

@@ -23,7 +23,7 @@ from otel_debugstore.git import commit_of
 from otel_debugstore.outbox import Code
 
 _MAX_FILE_BYTES: Final = 4 << 20
-_MAX_SOURCE_CHARS: Final = 128 << 10
+MAX_SOURCE_CHARS: Final = 128 << 10
 _MAX_CANDIDATES: Final = 16
 _MAX_IMPORT_LINES: Final = 100
 _MAX_WRAPPED: Final = 16
@@ -84,7 +84,7 @@ def _source(code: CodeType) -> str | None:
     imports = [names & _imported(lines, indented) for indented in (False, True)]
     for first in _starts(lines, code):
         source = "".join(lines[first : _end(lines, first, code)])
-        if source and len(source) <= _MAX_SOURCE_CHARS:
+        if source and len(source) <= MAX_SOURCE_CHARS:
             for imported in imports if imports[0] != imports[1] else imports[:1]:
                 if _compiles_to(source, code, imported):
                     return textwrap.dedent(source)

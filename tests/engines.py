@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from otel_debugstore.outbox import CallCount, Code
+from otel_debugstore.outbox import CallCount, Code, Payload
 from otel_debugstore_analysis import query
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.batch import Resource, SpanRecord, batch_from_records
@@ -117,11 +117,12 @@ _OF_F: Final = {
 
 
 def write_synthetic(base_path: Path) -> None:
-    """Write `synthetic` as the session "s", of two processes, with counters and code; and another session "t"."""
+    """Write `synthetic` as the session "s", of two processes, with what is beside spans; and another session "t"."""
     spans = synthetic()
     write_sealed(base_path, "s", spans[:12], pid=1)
     batch = batch_from_records([*spans[12:], _forked()], 2)
     batch.counts = [CallCount(START_NS, START_NS + 10**9, "function", "f", 40, 4, 80 * MS, 1, 280)]
+    batch.payloads = [Payload("d1" * 16, "application/msgpack", True, b"content")]
     batch.code = [Code("abc", "module.f", "/app/module.py", 7, "c0ffee", "def f(): ...")]
     with Journal.open(SessionPaths(base_path, "s").journal) as journal:
         journal.append([codec.encode(batch, START_NS)])

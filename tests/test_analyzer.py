@@ -68,6 +68,7 @@ def test_a_package_says_what_is_slow_and_what_failed(analyzer: DebugAnalyzer) ->
     assert "2 calls failed (6.7 %)" in report
     assert '"request_data": "{\\"text\\":\\"<html>\\"}"' in report
     assert "no such field 17" in report
+    assert "```python\ndef parse(text):\n    return text.split()\n```" in report
 
 
 def test_a_context(analyzer: DebugAnalyzer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from engines import Engines, assert_same
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.analyses.candidates import candidates
-from otel_debugstore_analysis.query import DuckDBEngine, Table
+from otel_debugstore_analysis.query import DuckDBEngine, Selection, Table
 from otel_debugstore_exporters.batch import SpanRecord
 from otel_debugstore_exporters.reader import SessionReader
 from sessions import MS, span, write_journal, write_sealed
@@ -74,6 +74,19 @@ def test_what_was_seen_more_often_comes_first(tmp_path: Path) -> None:
     assert rows[0]["saved_ns_per_s"] == pytest.approx(rows[1]["saved_ns_per_s"])
 
 
+def test_calls_of_several_components_are_candidates(tmp_path: Path) -> None:
+    """Two calls one after the other that could be made side by side, as often as they come together."""
+    spans = []
+    for n in range(1, RUNS + 1):
+        spans.append(span(1, "job", trace=n, start_ms=n * 1_000, duration_ms=1_000))
+        spans.append(span(2, "prices", parent=1, trace=n, start_ms=n * 1_000, duration_ms=500))
+        spans.append(span(3, "stock", parent=1, trace=n, start_ms=n * 1_000 + 500, duration_ms=500))
+    write_sealed(tmp_path, "s", spans)
+    (row,) = [row for row in ask(tmp_path).dicts() if row["kind"] == "serial_calls"]
+    assert (row["component"], row["where"]) == ("prices, stock", "job")
+    assert (row["executions"], row["mean_ns"], row["processes"]) == (RUNS, 500 * MS, 1)
+
+
 def test_rare_and_short_calls_are_left_out(tmp_path: Path) -> None:
     """By the number of calls, and by their mean duration."""
     write_sealed(tmp_path, "s", runs())
@@ -103,3 +116,28 @@ def test_both_engines_say_the_same(engines: Engines, nezha: Engines) -> None:
     """Of spans of every kind, and of a real shop's."""
     assert_same(engines, lambda engine: candidates(engine, min_executions=0))
     assert assert_same(nezha, candidates).rows
+
+
+def test_calls_that_may_need_each_other(tmp_path: Path) -> None:
+    """Of calls that always come in one order nothing is expected; what comes in both may be made side by side."""
+
+    def job(trace: int, names: Sequence[str]) -> list[SpanRecord]:
+        begin = 1_000 * trace
+        calls = [
+            span(2 + n, name, parent=1, trace=trace, start_ms=begin + 200 * n, duration_ms=150)
+            for n, name in enumerate(names)
+        ]
+        return [span(1, "job", trace=trace, start_ms=begin, duration_ms=800), *calls]
+
+    def serial(session: str) -> dict[str, Any]:
+        table = ask(tmp_path, selection=Selection(where={"session": session}))
+        (row,) = [row for row in table.dicts() if row["kind"] == "serial_calls"]
+        return row
+
+    write_sealed(tmp_path, "one", [one for n in range(1, RUNS + 1) for one in job(n, ("read", "parse"))])
+    both = [one for n in range(1, RUNS + 1) for one in job(100 + n, ("left", "right")[:: 1 if n % 2 else -1])]
+    write_sealed(tmp_path, "both", both)
+    assert (serial("one")["observations"], serial("one")["expected_ns_per_s"]) == (0, 0)
+    assert serial("one")["saved_ns_per_s"] > 0
+    assert serial("both")["observations"] == RUNS / 2
+    assert serial("both")["expected_ns_per_s"] > 0

@@ -131,7 +131,7 @@ def test_durations_for_people(nanoseconds: int, text: str) -> None:
         ("error_rate", 0.0123, "1.2 %"),
         ("span_count", 1234567, "1,234,567"),
         ("name", None, "-"),
-        ("repaired", True, "True"),
+        ("repaired", True, "yes"),
     ],
 )
 def test_values_for_people(column: str, value: object, text: str) -> None:

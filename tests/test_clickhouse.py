@@ -17,7 +17,7 @@ from engines import ODD_ATTRIBUTES, Engines, assert_equal, assert_same, both, cl
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis import query
 from otel_debugstore_analysis.query import tables
-from sessions import MS, START_NS, span, write_sealed
+from sessions import MS, START_NS, hex_id, span, write_sealed
 
 EVERY = [
     pytest.param("engines", id="synthetic"),
@@ -119,6 +119,15 @@ def test_selections(engines: Engines, selection: query.Selection) -> None:
     assert_same(engines, lambda engine: sorted_rows(query.top(engine, selection=selection, limit=None)))
     assert_same(engines, lambda engine: sorted_rows(query.slowest(engine, selection=selection, limit=100)))
     assert_same(engines, lambda engine: query.frame(engine, selection=selection))
+
+
+def test_slowest_of_equal_spans(tmp_path: Path) -> None:
+    """Those that began first, and of these by their ids, however many there are."""
+    spans = [span(n, trace=n, start_ms=n % 7, duration_ms=5) for n in range(1, 100)]
+    write_sealed(tmp_path, "s", [*spans, span(100, trace=100, duration_ms=4)])
+    with both(tmp_path) as engines:
+        found = assert_same(engines, lambda engine: query.slowest(engine, limit=5))
+    assert [row["span_id"] for row in found.dicts()] == [hex_id(n) for n in (7, 14, 21, 28, 35)]
 
 
 def test_slowest(nezha: Engines) -> None:

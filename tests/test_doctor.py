@@ -165,7 +165,7 @@ def test_a_segment_that_another_program_has_open(session: SessionPaths, workers:
 def test_a_wrong_count(session: SessionPaths) -> None:
     """A segment with fewer spans than it says is named, and left as it is."""
     with duckdb.connect(str(session.main_segment)) as connection:
-        connection.execute("DELETE FROM spans WHERE span_id LIKE '%1'")
+        connection.execute("DELETE FROM text_spans WHERE span_id LIKE '%1'")
     (finding,) = repair(session.base_path)
     assert (finding.severity, finding.what, finding.repaired) == ("problem", "holds 1 spans, says 2", False)
 

@@ -10,7 +10,7 @@ import pytest
 from engines import Engines, assert_same, both
 from otel_debugstore_analysis import query
 from otel_debugstore_analysis.analyses.errors import errors
-from otel_debugstore_exporters.batch import Event, SpanRecord
+from otel_debugstore_exporters.batch import Event, Resource, SpanRecord
 from otel_debugstore_exporters.reader import SessionReader
 from sessions import hex_id, span, write_sealed
 
@@ -62,7 +62,7 @@ def test_what_failing_calls_have_in_common(tmp_path: Path) -> None:
         spans.append(failing(n, "x", attributes=attributes) if n % 8 == 0 else span(n, trace=n, attributes=attributes))
     write_sealed(tmp_path, "s", spans)
     with both(tmp_path) as engines:
-        found = assert_same(engines, lambda engine: errors(engine, attributes=("model", "zone")))
+        found = assert_same(engines, errors)
     (row,) = found.common.dicts()
     assert (row["field"], row["value"], row["share"], row["traces"]) == ("model", "b", 1.0, 25)
     assert row["lift"] == pytest.approx(175 / 25)
@@ -75,7 +75,7 @@ def test_retries_of_one_trace_are_one_case(tmp_path: Path) -> None:
     fine = [span(n, trace=n, attributes={"model": "a"}) for n in range(200, 230)]
     write_sealed(tmp_path, "s", [*retried, *fine])
     with SessionReader(tmp_path) as reader:
-        found = errors(query.DuckDBEngine(reader), attributes=("model",))
+        found = errors(query.DuckDBEngine(reader))
     assert found.groups.dicts()[0]["count"] == 100
     assert [row for row in found.common.dicts() if row["field"] == "model" and row["q_value"] < 0.01] == []
 
@@ -92,3 +92,35 @@ def test_long_messages(tmp_path: Path) -> None:
     write_sealed(tmp_path, "s", [failing(1, "'" * 10**6), failing(2, "ü" * 10**5)])
     with both(tmp_path) as engines:
         assert len(assert_same(engines, errors).groups.rows) == 2
+
+
+def test_of_all_attributes_the_few_that_tell(tmp_path: Path) -> None:
+    """Numbers by quarters, attributes of the resource, names as they are; not what says that it failed, nor ids."""
+    spans = []
+    for n in range(1, 201):
+        attributes = {"size": n, "request.id": f"r{n}", "name": f"n{n % 2}", "error.type": "ValueError"}
+        made = failing(n, "x", attributes=attributes) if n > 150 else span(n, trace=n, attributes={"size": n})
+        host = {"host.name": "bad" if n > 140 else "good"}
+        spans.append(replace(made, resource=Resource(host)))
+    write_sealed(tmp_path, "s", spans)
+    with both(tmp_path) as engines:
+        found = assert_same(engines, errors)
+    rows = {(row["field"], row["value"]): row for row in found.common.dicts()}
+    assert set(rows) == {
+        ("size", "150.25 or more"),
+        ("host.name", "bad"),
+        ("attributes.name", "n0"),
+        ("attributes.name", "n1"),
+    }
+    assert rows["size", "150.25 or more"]["lift"] is None
+    assert rows["host.name", "bad"]["lift"] == pytest.approx(15)
+
+
+def test_a_rare_error_has_an_example(tmp_path: Path) -> None:
+    """Also where the sample holds none of its calls."""
+    often = [failing(n, "often") for n in range(1, 200)]
+    write_sealed(tmp_path, "s", [*often, failing(0xFFFF, "seldom", "KeyError")])
+    with both(tmp_path) as engines:
+        found = assert_same(engines, lambda engine: errors(engine, max_sample=20))
+    assert [len(row["trace_ids"]) for row in found.groups.dicts()] == [3, 1]
+    assert "a sample" in found.common.notes[0]

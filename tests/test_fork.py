@@ -213,6 +213,50 @@ def test_fork_while_threads_record(tmp_path: Path) -> None:
     assert len(found) == 1500 + int(run.stdout)
 
 
+def test_threads_that_fork_at_once(tmp_path: Path) -> None:
+    """A fork that did not get the store's locks leaves them to the thread that did: both parents' threads go on."""
+    code = """
+        import os, threading
+        inside, forked = threading.Event(), threading.Event()
+        def stay():
+            if threading.current_thread().name == "first":
+                inside.set()
+                forked.wait(20)
+        os.register_at_fork(before=stay)  # called after those of the store, which are registered later
+
+        from otel_debugstore_exporters import environment, store, sync
+        for module in (environment, store, sync):
+            module._FORK_WAIT_SECONDS = 0.1
+        opened = store.DebugStore("s", "debug_data")
+        opened.write_record("tool", "before", "a")
+        opened.get_stats()
+
+        def fork(done):
+            if os.fork() == 0:
+                os._exit(0)
+            done.set()
+        threads = [threading.Thread(target=fork, args=[threading.Event()], name="first")]
+        threads[0].start()
+        inside.wait(20)
+        threads.append(threading.Thread(target=fork, args=[forked], name="second"))
+        threads[1].start()
+        for thread in threads:
+            thread.join()
+        opened.write_record("tool", "after", "b")
+        opened.flush()
+        print(len(opened.query_analytics("SELECT * FROM records")))
+        opened.close()
+    """
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", write(tmp_path, code)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "2\n", "")
+
+
 def test_asyncio_and_threads(tmp_path: Path) -> None:
     """Tasks and threads of one process: every span once, parents as the program made them."""
     code = """

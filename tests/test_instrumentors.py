@@ -527,5 +527,5 @@ def test_light_child(statement: str, components: list[str], tmp_path: Path) -> N
 
 def test_there_is_one_instrumentor_of_each() -> None:
     """Each hook has its own instrumentor."""
-    assert len({kind.hook for kind in HOOKS}) == len(HOOKS) == 5
+    assert len({kind.hook for kind in HOOKS}) == len(HOOKS) == 6
     assert all(issubclass(kind, HookInstrumentor) for kind in HOOKS)

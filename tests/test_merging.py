@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from blobs import is_once, sealed
 from faults import stored_names
 from otel_debugstore import DebugStore
-from otel_debugstore_exporters import merging
+from otel_debugstore_exporters import merging, schema
 from otel_debugstore_exporters.merging import merge, merge_small
 from otel_debugstore_exporters.segment import (
     Segment,
@@ -46,6 +47,46 @@ def test_merging(paths: SessionPaths) -> None:
     assert len(merged.sources) == 1  # the ranges follow each other
     assert is_once(paths, range(5))
     assert merge(paths) == []
+
+
+ATTRIBUTES = [
+    {},
+    {"http.route": "/a", "size": 3, "wait": 0.5, "hit": True, "tags": ["x", "\u00fc"], "nested": {"n": [1, None]}},
+    {"only": "here", "big": 2**63 + 5, "float": 3.0},
+]
+
+
+def stored(path: Path) -> tuple[bool, list[object]]:
+    """Whether a file has attributes as text, and what any client reads of them there."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        is_text = (schema.TEXT_SPANS,) in connection.execute("SHOW TABLES").fetchall()
+        found = connection.execute("SELECT attributes FROM spans ORDER BY span_id").fetchall()
+    return is_text, [row[0] or {} for row in found]
+
+
+def test_attributes_as_text(paths: SessionPaths) -> None:
+    """Observed programs write attributes as text; whoever reads finds the same, then and when merging made VARIANT
+    of them, also where a session has one segment only.
+    """
+    write_sealed(paths.base_path, "s", [span(n, attributes=some) for n, some in enumerate(ATTRIBUTES, 1)])
+    assert stored(paths.main_segment) == (True, ATTRIBUTES)
+    (merged,) = merge(paths)
+    assert stored(merged.path) == (False, ATTRIBUTES)
+    assert merge(paths) == []
+
+
+def test_text_and_variant(paths: SessionPaths) -> None:
+    """Small segments of both kinds become one: in an observed program with text, elsewhere with VARIANT."""
+    for number, some in enumerate(ATTRIBUTES, 1):
+        write_sealed(paths.base_path, "s", [span(number, attributes=some)])
+        if number == 1:
+            merge(paths)
+    with connect() as connection:
+        mixed = merge_small(paths, connection, at_least=3)
+        assert mixed is not None
+        assert stored(mixed.path) == (True, ATTRIBUTES)
+        (merged,) = merge(paths, connection=connection)
+    assert stored(merged.path) == (False, ATTRIBUTES)
 
 
 def test_no_merged_segment_is_too_large(paths: SessionPaths) -> None:
@@ -104,7 +145,7 @@ def test_a_killed_merger_of_further_segments(paths: SessionPaths, monkeypatch: p
     sealed(paths, 4)
     with monkeypatch.context() as patch:
         patch.setattr(merging, "remove_segment", lambda path: None)  # it died before
-        (merged,) = merge(paths, main_spans=6)
+        _, merged = merge(paths, main_spans=6)
     assert merged.path != paths.main_segment
     assert is_once(paths, range(5))
     merge(paths)

@@ -92,7 +92,8 @@ def test_serial_calls() -> None:
     (row,) = table.dicts()
     assert (row["parent"], row["component"], row["occurrences"], row["calls"]) == ("job", "a, b, c", 2, 6)
     assert row["saved_ns"] == (30 + 20) * MS
-    assert "2 different orders" in row["detail"]
+    assert "in 50% they come in another order" in row["detail"]
+    assert row["proofs"] == 1
     assert "known only where" in table.notes[-1]
 
 
@@ -206,14 +207,14 @@ def test_no_growing_input(sizes: list[float], durations_ms: list[float]) -> None
 
 
 def test_growing_payload(tmp_path: Path) -> None:
-    """The sizes of recorded inputs are known by their digests."""
+    """The sizes of recorded inputs are known by their digests, on both engines."""
     spans = [span(n, "f", trace=n, start_ms=n, duration_ms=n, attributes={INPUT: f"{n:032x}"}) for n in range(1, 11)]
     batch = batch_from_records(spans, 1)
     batch.payloads = [Payload(f"{n:032x}", "application/msgpack", True, b"x" * 100 * n) for n in range(1, 11)]
     with Journal.open(SessionPaths(tmp_path, "s").journal) as journal:
         journal.append([codec.encode(batch, START_NS)])
-    with SessionReader(tmp_path) as reader:
-        (row,) = patterns(query.DuckDBEngine(reader), only=["growing_input"]).dicts()
+    with both(tmp_path) as engines:
+        (row,) = assert_same(engines, lambda engine: patterns(engine, only=["growing_input"])).dicts()
     assert "the size of its input from 100 to 1,000" in row["detail"]
 
 

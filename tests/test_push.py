@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import ibis.expr.types as ir
 import pytest
 
 from commands import refused, run, run_well
-from engines import assert_same, both, clickhouse_url, write_synthetic
+from engines import Engines, assert_same, both, clickhouse_url, write_synthetic
 from otel_debugstore.errors import QueryError
+from otel_debugstore.outbox import Code
 from otel_debugstore_analysis import push, query
 from otel_debugstore_analysis.query import tables
 from otel_debugstore_analysis.query._connect import client
 from otel_debugstore_exporters import layer_mapping
 from otel_debugstore_exporters.archive import archive_session
+from otel_debugstore_exporters.batch import batch_from_records
 from otel_debugstore_exporters.reader import SessionReader
+from otel_debugstore_exporters.segment import SegmentWriter, Source
 from otel_debugstore_exporters.session import SessionPaths
 from sessions import span, write_journal, write_sealed
 
@@ -178,3 +183,34 @@ def test_commands(tmp_path: Path, url: str) -> None:
 def test_push_needs_the_engine(tmp_path: Path) -> None:
     """Without a URL there is nowhere to load to."""
     assert "--engine" in refused("--data-dir", tmp_path, "push")
+
+
+def test_what_is_beside_spans(tmp_path: Path, url: str) -> None:
+    """Code, counters, and of payloads all but the content; also where sessions are named."""
+    write_synthetic(tmp_path)
+    pushed(url, tmp_path, "s")
+    pushed(url, tmp_path, "s", again=True)
+    with query.connect(url, ["s"]) as engine, SessionReader(tmp_path, ["s"]) as reader:
+        engines: Engines = {"duckdb": query.DuckDBEngine(reader), "clickhouse": engine}
+        for ask in (tables.code, _sizes, tables.counters):
+            assert len(assert_same(engines, functools.partial(tables.run, build=ask))) == 1
+    with client(url) as connection:
+        assert "content" not in {row[0] for row in connection.query("DESCRIBE debugstore_payloads").result_rows}
+
+
+def test_code_that_lies_in_several_places(tmp_path: Path) -> None:
+    """Of one version that several sessions found in several files, the same file is named on both engines."""
+    for number, session in enumerate(("b", "a", "c")):
+        batch = batch_from_records([span(number + 1)], 1)
+        batch.code = [Code("v", "module.f", f"/app/{session}.py", 7, None, "def f(): ...")]
+        with SegmentWriter(SessionPaths(tmp_path, session)) as writer:
+            writer.add(batch)
+            writer.add_source(Source(session, span_count=1))
+            writer.publish()
+    with both(tmp_path) as engines:
+        ((_, _, path, *_),) = assert_same(engines, lambda engine: tables.run(engine, tables.code))
+    assert path == "/app/a.py"
+
+
+def _sizes() -> ir.Table:
+    return tables.payloads().select("digest", "size_bytes", "replayable")

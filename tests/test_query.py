@@ -131,6 +131,16 @@ def test_top_is_bounded_and_says_so(work: query.DuckDBEngine) -> None:
     assert only(table)["self_share"] == pytest.approx(0.4)
 
 
+def test_many_groups(tmp_path: Path) -> None:
+    """Of more groups than are fetched at once, shares and what is left out are of all."""
+    write_sealed(tmp_path, "s", [span(n, f"g{n:04}", duration_ms=n, start_ms=n) for n in range(1, 1_001)])
+    with engine(tmp_path) as found:
+        some, everything = query.top(found, limit=3), query.top(found, limit=None)
+    assert some.rows == everything.rows[:3]
+    assert (some.left_out, everything.left_out) == (997, 0)
+    assert some.dicts()[0]["self_share"] == pytest.approx(1_000 / sum(range(1, 1_001)))
+
+
 @pytest.mark.parametrize("order", ["count", "self", "errors", "p50", "p95", "p99"])
 def test_top_in_another_order(work: query.DuckDBEngine, order: str) -> None:
     """Rows are sorted by the measure asked for, descending."""

@@ -120,4 +120,17 @@ def test_self_times_in_sql(spans: list[SpanRecord]) -> None:
         assert found.get(key, rows[key][-1]) == own
 
 
+def test_many_spans_with_one_id() -> None:
+    """Where sixty thousand spans share one id, half of them its children, no pair of them is looked at by itself."""
+    _CONNECTION.execute(
+        "CREATE OR REPLACE TABLE edge AS SELECT range AS key, 't' AS trace_id, 'a' AS span_id, "
+        "CASE WHEN range % 2 = 1 THEN 'a' END AS parent_id, 1000 * range AS start_ns, 1500 AS duration_ns "
+        "FROM range(60000)"
+    )
+    found = dict(_CONNECTION.execute(schema.self_times("edge")).fetchall())
+    assert {found[key] for key in range(1, 60000, 2)} == {0}
+    assert {found[key] for key in range(2, 60000, 2)} == {500}
+    assert found[0] == 1000
+
+
 _CONNECTION = duckdb.connect()

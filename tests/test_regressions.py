@@ -80,6 +80,14 @@ def test_too_short_a_history(tmp_path: Path) -> None:
     assert empty.notes == ("No span with a start is selected.",)
 
 
+def test_no_thresholds_without_times(tmp_path: Path) -> None:
+    """Of calls without a start there is a sentence."""
+    write_sealed(tmp_path, "s", [span(n, trace=n, start_ns=None) for n in range(1, 5)])
+    with SessionReader(tmp_path) as reader:
+        table = thresholds(query.DuckDBEngine(reader))
+    assert (table.rows, table.notes) == ([], ("No call that is selected has a start and a duration.",))
+
+
 def test_thresholds_are_of_the_last_calls(tmp_path: Path) -> None:
     """Median and MAD where these reach further than p99.9; earlier calls do not count."""
     old = [span(n, trace=n, start_ms=n, duration_ms=500) for n in range(1, 50)]

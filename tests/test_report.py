@@ -53,7 +53,7 @@ def test_what_it_says(asked: Analysis) -> None:
     assert "`fetch`" in said
     assert "`workflow`" in said
     assert "3 calls failed (3.1 %)" in said
-    assert "96 spans of 12 traces in 1 sessions" in said
+    assert "96 spans of 12 traces in 1 session" in said
     first = recommendations(found)[0]
     assert (first.kind, first.component) == ("n_plus_one", "fetch")
     assert first.expected_ns_per_s

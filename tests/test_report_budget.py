@@ -44,6 +44,7 @@ def sections(report: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(budget=BUDGETS, texts=st.lists(TEXTS, min_size=1, max_size=5), repeat=st.integers(0, 30))
 def test_never_a_token_too_many(found: Findings, budget: int, texts: list[str], repeat: int) -> None:
@@ -58,6 +59,7 @@ def test_never_a_token_too_many(found: Findings, budget: int, texts: list[str], 
     assert json.loads(as_json) is not None
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(TEXTS, min_size=1, max_size=5), repeat=st.integers(1, 30))
 def test_what_matters_most_is_kept(found: Findings, texts: list[str], repeat: int) -> None:

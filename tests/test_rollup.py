@@ -73,6 +73,7 @@ def check(table: query.Table, spans: dict[str, list[SpanRecord]]) -> None:
             assert row[name] == pytest.approx(durations[math.ceil(share * len(durations)) - 1], rel=0.0101, abs=1)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=15,
     deadline=None,

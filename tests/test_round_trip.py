@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from otel_debugstore_exporters import codec
@@ -44,6 +45,7 @@ def test_a_blob_decodes_to_what_was_encoded(batch: SpanBatch) -> None:
     assert _in_order([codec.decode(codec.encode(batch, 1))]) == _in_order([batch])
 
 
+@pytest.mark.slow
 @given(span_batches(ANYTHING, max_size=4), span_batches(ANYTHING, max_size=4))
 @settings(
     deadline=None,

@@ -1,11 +1,9 @@
-"""From the journal to segments, from small segments to larger ones, and retention."""
+"""From the journal to segments, and from small segments to larger ones."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,15 +11,14 @@ import duckdb
 import pytest
 
 from blobs import blob, is_once, record, sealed, waiting
-from faults import Workers, problems, remount, seal_and_merge, stored_names
+from faults import Workers, problems, remount, stored_names
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters import seal as sealing
 from otel_debugstore_exporters.archive import archive_session
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.merging import merge
-from otel_debugstore_exporters.reader import SessionReader
-from otel_debugstore_exporters.seal import apply_retention, seal, seal_if_idle
+from otel_debugstore_exporters.seal import seal, seal_if_idle
 from otel_debugstore_exporters.segment import (
     Segment,
     SegmentWriter,
@@ -30,8 +27,7 @@ from otel_debugstore_exporters.segment import (
     current_segments,
     without_covered,
 )
-from otel_debugstore_exporters.session import SessionPaths, list_sessions
-from sessions import span, write_sealed
+from otel_debugstore_exporters.session import SessionPaths
 
 
 @pytest.fixture
@@ -273,91 +269,3 @@ def test_a_merged_segment_counts_whatever_its_name_is(paths: SessionPaths) -> No
         assert without_covered([*parts, merged]) == [merged]
         assert without_covered([merged, *parts, segment("d", 2, 2)]) == [merged, segment("d", 2, 2)]
     assert without_covered([segment("x", 0, 1), segment("y", 0, 1)]) == [segment("x", 0, 1)]
-
-
-def _aged(paths: SessionPaths, seconds: float) -> None:
-    """Make what the session has look as if it was written so long ago."""
-    then = time.time() - seconds
-    for path in (*paths.segments(), paths.journal / "data.mdb", paths.archive):
-        if path.exists():
-            os.utime(path, (then, then))
-
-
-def test_retention_by_age(tmp_path: Path) -> None:
-    """Segments, archives and journals that are too old go, whole; younger ones stay."""
-    sessions = {name: SessionPaths(tmp_path, name) for name in ("old", "young", "archived", "pinned", "journal")}
-    for name in ("old", "young", "archived", "pinned"):
-        sealed(sessions[name], 0)
-    archive_session(sessions["archived"], remove=True)
-    record(sessions["old"], 1)
-    record(sessions["journal"], 1)
-    for name in ("old", "archived", "pinned", "journal"):
-        _aged(sessions[name], 1000)
-    removed = apply_retention(tmp_path, age_seconds=500, pinned=["pinned"])
-    assert len(removed) == 4
-    assert list_sessions(tmp_path) == ["pinned", "young"]
-    assert apply_retention(tmp_path, age_seconds=500, pinned=["pinned"]) == []
-    assert is_once(sessions["pinned"], [0])
-    assert is_once(sessions["young"], [0])
-
-
-def test_retention_by_size(tmp_path: Path) -> None:
-    """The oldest go until the rest fits."""
-    sessions = [SessionPaths(tmp_path, f"s{number}") for number in range(4)]
-    for age, paths in enumerate(sessions):
-        write_sealed(tmp_path, paths.session_id, [span(1)])
-        _aged(paths, 1000 - age)
-    size = sessions[0].size_bytes()
-    assert apply_retention(tmp_path, size_bytes=10 * size) == []
-    apply_retention(tmp_path, size_bytes=2 * size + 1000)
-    assert list_sessions(tmp_path) == ["s2", "s3"]
-    apply_retention(tmp_path, size_bytes=0)
-    assert list_sessions(tmp_path) == []
-
-
-def test_retention_spares_what_is_being_recorded(paths: SessionPaths, workers: Workers) -> None:
-    """The journal of a live session stays, however old or large; its segments may go."""
-    sealed(paths, 0)
-    writer = workers.start("write", paths, writer=1).wait_for()
-    _aged(paths, 1000)
-    os.kill(writer.pid, signal.SIGSTOP)
-    _aged(paths, 1000)
-    assert apply_retention(paths.base_path, age_seconds=500, size_bytes=0) == [paths.main_segment]
-    assert paths.journal.is_dir()
-    assert writer.acknowledged() <= {name.rpartition("-")[0] for name in stored_names(paths)}
-    writer.kill()
-    assert apply_retention(paths.base_path, size_bytes=0) == [paths.journal]
-
-
-def test_readers_go_on_while_retention_removes(tmp_path: Path) -> None:
-    """What a reader has attached it can still read; with the next refresh it is gone."""
-    for name in ("a", "b"):
-        sealed(SessionPaths(tmp_path, name), 0)
-        record(SessionPaths(tmp_path, name), 1)
-    _aged(SessionPaths(tmp_path, "a"), 1000)
-    with SessionReader(tmp_path) as reader:
-        reader.refresh()
-        apply_retention(tmp_path, age_seconds=500)
-        assert reader.connection.execute("SELECT count(*) FROM spans").fetchall() == [(8,)]
-        assert reader.query("SELECT session, count(*) FROM spans GROUP BY ALL").rows == [("b", 4)]
-        seal_and_merge(SessionPaths(tmp_path, "b"))
-        assert reader.query("SELECT session, count(*) FROM spans GROUP BY ALL").rows == [("b", 4)]
-
-
-def test_two_retentions_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another process removed first is no error."""
-    for name in ("a", "b"):
-        sealed(SessionPaths(tmp_path, name), 0)
-        archive_session(SessionPaths(tmp_path, name))
-    real = sealing._retention_units
-
-    def list_then_another_is_faster(paths: SessionPaths) -> object:
-        units = list(real(paths))
-        for _, _, path, _ in units:
-            shutil.rmtree(path, ignore_errors=True)
-            path.unlink(missing_ok=True)
-        return units
-
-    monkeypatch.setattr(sealing, "_retention_units", list_then_another_is_faster)
-    apply_retention(tmp_path, size_bytes=0)
-    assert list_sessions(tmp_path) == []

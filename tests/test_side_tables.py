@@ -110,6 +110,7 @@ def test_a_blob_holds_it(batch: SpanBatch) -> None:
     assert (len(back), back.pid) == (len(batch), batch.pid)
 
 
+@pytest.mark.slow
 @given(batches_beside(), batches_beside())
 @settings(
     deadline=None,

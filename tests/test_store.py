@@ -16,6 +16,7 @@ import pytest
 from faults import Workers, problems, stored_names
 from otel_debugstore import DebugStore
 from otel_debugstore.errors import ConfigurationError, InvalidSessionIdError, QueryError
+from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.journal import Journal, JournalError, JournalWriteError
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.session import SessionPaths
@@ -106,6 +107,27 @@ def test_a_variant_with_code(paths: SessionPaths) -> None:
         assert first == (first[1], first[1])
         assert second == (first[0], "v2")
         assert third == ("v3", "v3")
+        code = store.query_analytics("SELECT variant, qualified_name, source FROM code ORDER BY variant")
+    assert [tuple(row.values()) for row in code] == [(first[0], "x", "def f(): ..."), ("v2", "x", "def f(): ...")]
+
+
+def test_code_is_written_once(paths: SessionPaths) -> None:
+    """However often it comes."""
+    with opened(paths, auto_sync=False) as store:
+        for n in range(3):
+            store.write_record("tool", f"a{n}", "x", code_snapshot="def f(): ...")
+            store.flush()
+    with Journal.open(paths.journal) as journal:
+        written = [code.source for _, blob in journal.blobs() for code in codec.decode(blob).code]
+    assert written == ["def f(): ..."]
+
+
+def test_code_that_is_too_long(paths: SessionPaths) -> None:
+    """The version is known; its source is in the record alone."""
+    with opened(paths) as store:
+        store.write_record("tool", "a", "x", code_snapshot="#" * 200_000, variant_id="long")
+        (row,) = store.query_analytics("SELECT variant, source FROM code")
+    assert row == {"variant": "long", "source": None}
 
 
 def test_questions(paths: SessionPaths) -> None:

@@ -18,7 +18,9 @@ from collections.abc import AsyncIterator, Iterator
 from otel_debugstore import (
     DebugIntegration,
     DebugStore,
+    GuardRails,
     PerformanceCollector,
+    ab,
     configure,
     debug_track,
     function,
@@ -27,11 +29,12 @@ from otel_debugstore import (
     node,
     step,
     tool,
+    variant,
     workflow,
 )
 
 
-@tool
+@tool(pure=True)
 def plain(a: int, *, b: str = "") -> list[str]:
     return [b] * a
 
@@ -41,7 +44,7 @@ async def coroutine(a: int) -> bytes:
     return bytes(a)
 
 
-@step("called")
+@step("called", replayable=False)
 def generator(a: int) -> Iterator[float]:
     yield float(a)
 
@@ -70,6 +73,15 @@ class Thing:
     @tool
     def static(a: int) -> str:
         return str(a)
+
+
+compared = ab("compared", {"v1": plain, "v2": plain}, key="a", guard_rails=GuardRails(max_ratio=1.5))
+awaited = ab("awaited", {"v1": coroutine}, weights={"v1": 1}, key=lambda a: str(a))
+
+
+@variant("registered", "v1", weight=2)
+def registered(a: int) -> str:
+    return str(a)
 
 
 increased = tool(functools.partial(pow, 2))
@@ -125,6 +137,9 @@ TYPES = {
     "Thing().method": "def (a: int) -> Thing",
     "Thing.build": "def (a: int) -> Thing",
     "Thing.static": "def (a: int) -> str",
+    "compared": "def (a: int, *, b: str =) -> list[str]",
+    "awaited": "def (a: int) -> Coroutine[Any, Any, bytes]",
+    "registered": "def (a: int) -> str",
     "increased": "partial[int]",
     "collected": "def (a: int) -> int",
     "tracked": "def (a: int) -> int",
@@ -143,9 +158,14 @@ MISTAKES = (
     'integration.track_function(layer="lever")',
     'debug_track("lever", "x")',
     "tool(5)",
+    'tool(pure="yes")',
     'tool(nam="x")',
     'tool("x").set_result(1)',
     "DebugStore(5)",
+    'ab("x", {"v1": plain}, layer="lever")',
+    'ab("x", {"v1": 5})',
+    "GuardRails(max_p95=1)",
+    'variant("x")',
 )
 
 

@@ -7,8 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Concatenate, Final, ParamSpec, Self, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore_analysis.analyses.candidates import candidates
@@ -23,6 +22,7 @@ from otel_debugstore_analysis.analyses.root_cause import root_cause
 from otel_debugstore_analysis.analyses.thresholds import thresholds
 from otel_debugstore_analysis.analyses.variants import variants
 from otel_debugstore_analysis.analyses.whatif import whatif
+from otel_debugstore_analysis.closing import Closing
 from otel_debugstore_analysis.query import DuckDBEngine, Engine, connect
 from otel_debugstore_exporters.reader import SessionReader
 
@@ -40,7 +40,7 @@ def _asked(question: Callable[Concatenate[Engine, P], R]) -> Callable[Concatenat
     return method
 
 
-class Analysis:
+class Analysis(Closing):
     """Asks sessions on this machine, or a ClickHouse database; each method is an analysis of docs/analyses.
 
     Args:
@@ -89,14 +89,6 @@ class Analysis:
     def close(self) -> None:
         """Let go of the sessions, or of the database; an engine that was given stays open."""
         self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 _BASE_PATH: Final = "debug_data"

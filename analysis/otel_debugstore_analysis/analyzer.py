@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from otel_debugstore import attributes as names
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore_analysis.analyses.compare import Comparison
 from otel_debugstore_analysis.analysis import Analysis
+from otel_debugstore_analysis.closing import Closing
 from otel_debugstore_analysis.query import Selection, Table
 from otel_debugstore_analysis.report.findings import Findings, find
 from otel_debugstore_analysis.report.html import html_report
@@ -54,7 +54,7 @@ class AnalysisPackage:
         return html_report(self.findings)
 
 
-class DebugAnalyzer:
+class DebugAnalyzer(Closing):
     """Analyses what a store's session holds, and compares it with other sessions beside it.
 
     Args:
@@ -165,14 +165,6 @@ class DebugAnalyzer:
     def close(self) -> None:
         """Let go of the session; the store stays open."""
         self._analysis.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _records(self, given: Mapping[str, str | None], condition: str, order: str, limit: int) -> Table:
         """Return records of a context, as the `records` view has them."""

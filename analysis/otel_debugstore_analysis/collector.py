@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_debugstore.calls.decorators import Recording, instrument
 from otel_debugstore.layers import Layer
+from otel_debugstore_analysis.closing import Closing
 from otel_debugstore_exporters.instrument import configure
 from otel_debugstore_exporters.session import SessionPaths
 
 
-class PerformanceCollector:
+class PerformanceCollector(Closing):
     """Records a session of this process, and says where its time went.
 
     Args:
@@ -87,14 +87,6 @@ class PerformanceCollector:
     def close(self) -> None:
         """Write down what was recorded. What is recorded later still goes into the session."""
         self._provider.force_flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def recorded_session(provider: TracerProvider) -> SessionPaths:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from types import ModuleType, TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from types import ModuleType
+from typing import Any, Final, TypeVar, overload
 
 from otel_debugstore.calls.decorators import Recording, instrument
 from otel_debugstore.instrumentors import workflow_tracker
 from otel_debugstore.instrumentors.patching import Patches
 from otel_debugstore.layers import Layer
+from otel_debugstore_analysis.closing import Closing
 from otel_debugstore_analysis.collector import PerformanceCollector
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-class DebugIntegration:
+class DebugIntegration(Closing):
     """Records the workflows, steps and functions of a program into a session.
 
     Args:
@@ -79,14 +80,6 @@ class DebugIntegration:
         while self._patches:
             self._patches.popitem()[1].undo()
         self._collector.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def init_debug_integration(

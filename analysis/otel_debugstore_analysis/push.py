@@ -19,7 +19,7 @@ from otel_debugstore import attributes as names
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.query import _pushed
 from otel_debugstore_analysis.query._clickhouse import refused
-from otel_debugstore_exporters import schema, views
+from otel_debugstore_exporters import views
 from otel_debugstore_exporters.layer_mapping import KNOWN
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.segment import first_line
@@ -117,7 +117,7 @@ class Pusher:
                 if progress is not None:
                     progress(loaded, total)
             for table, place in _pushed.TABLES.items():
-                sql = f"SELECT {', '.join(schema.TABLES[table])}, $push AS push FROM {table}"
+                sql = f"SELECT {', '.join(_pushed.COLUMNS[table])}, $push AS push FROM {table}"
                 for batch in _batches(reader, sql, {"push": push}):
                     with refused(self._place):
                         self._client.insert_arrow(place, pa.Table.from_batches([batch]), settings=_INSERT_SETTINGS)

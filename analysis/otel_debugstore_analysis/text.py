@@ -45,6 +45,15 @@ def printable(text: str) -> str:
     return _STEERING.sub(lambda found: _escape(found[0]), text)
 
 
+def shortened(text: str, limit: int) -> str:
+    """Return printable text of at most so many characters: names tell more by their ends than by their beginnings."""
+    plain = printable(text if len(text) <= 2 * limit else f"{text[:limit]}{text[-limit:]}")
+    if len(plain) <= limit:
+        return plain
+    begin = max(limit - 1, 0) // 3
+    return f"{plain[:begin]}…{plain[len(plain) - max(limit - 1 - begin, 0) :]}" if limit > 0 else ""
+
+
 def escape_json(text: str) -> str:
     """Return JSON text with what could steer a terminal as JSON escapes; it means the same."""
     return _STEERING.sub(lambda found: found[0] if found[0] == "\n" else _json_escape(found[0]), text)
@@ -60,7 +69,7 @@ def duration(nanoseconds: float) -> str:
     for unit, length in (_NS[-1], *_NS_SMALL):
         if size >= length * 0.9995:
             return f"{_digits(nanoseconds / length)} {unit}"
-    return f"{nanoseconds:.0f} ns"
+    return f"{round(nanoseconds)} ns"
 
 
 def size(count: float) -> str:
@@ -87,7 +96,9 @@ def human(column: str, value: Any) -> str:
         return "-"
     if isinstance(value, (tuple, list)):
         return _several(column, value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, (int, float)):
         return printable(str(value))
     if not math.isfinite(value):
         return "-"
@@ -99,6 +110,8 @@ def human(column: str, value: Any) -> str:
         return size(value)
     if column == "share" or column.endswith(("_share", "_rate")):
         return f"{100 * value:.1f} %"
+    if column.endswith("share_difference"):
+        return f"{100 * value:+.1f} %"
     if column.endswith("_ns_per_s"):
         return f"{duration(value)}/s"
     if column.endswith("_per_s"):
@@ -133,10 +146,12 @@ def heading(column: str) -> str:
         return column.removesuffix("_count") + "s"
     if column.endswith("_share"):
         return f"{column.removesuffix('_share').replace('_', ' ')} %"
+    if column.endswith("share_difference"):
+        return "difference %"
     for suffix in ("_ns_per_s", "_per_s", "_ns", "_bytes"):
         if column.endswith(suffix):
             return column.removesuffix(suffix).replace("_", " ")
-    return column
+    return column.removeprefix("is_").replace("_", " ")
 
 
 def _digits(value: float) -> str:

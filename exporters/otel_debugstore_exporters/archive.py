@@ -162,7 +162,7 @@ def _holds_all(paths: SessionPaths, held: Sequence[Source]) -> bool:
 def _write_sources(reader: SessionReader, session_id: str, folder: Path) -> None:
     reader.connection.execute("CREATE TEMP TABLE archived AS FROM tail.segment LIMIT 0")
     for source in reader.sources():
-        row = (schema.SEGMENT_VERSION, *astuple(source), session_id)
+        row = (schema.VARIANT_VERSION, *astuple(source), session_id)
         reader.connection.execute(f"INSERT INTO archived VALUES ({', '.join('?' * len(row))})", row)
     reader.connection.execute(f"COPY archived TO {quoted(folder / 'segment.parquet')} ({_WRITTEN_AS})")
 

@@ -321,7 +321,7 @@ def _json_lines(attributes: Sequence[Attributes]) -> list[bytes]:
         lines = _JSON.encode_lines(attributes)
     except (UnicodeEncodeError, TypeError, OverflowError):
         return []
-    if b"\\u0000" in lines or _LONG_NUMBER in lines.translate(_ANY_DIGIT) or b"null" in lines:
+    if (b"\\" in lines and b"\\u0000" in lines) or b"null" in lines or _LONG_NUMBER in lines.translate(_ANY_DIGIT):
         return []  # there may be integers beyond 64 bits, NaN (null in JSON) or what else needs a look
     split = lines.split(b"\n")[:-1]
     return split if all(attributes) else [b"" if line == b"{}" else line for line in split]

@@ -98,10 +98,7 @@ def decode(blob: bytes | memoryview) -> SpanBatch:
     length = HEADER.unpack_from(blob)[1]
     try:
         raw = zstandard.ZstdDecompressor().decompress(bytes(blob[length:]), max_output_size=_MAX_RAW_BYTES)
-        columns = msgpack.unpackb(
-            raw, raw=False, unicode_errors="surrogatepass", ext_hook=_read_extension, strict_map_key=False
-        )
-        batch = _batch(columns, header.pid)
+        batch = _batch(_unpack_columns(raw), header.pid)
     except (zstandard.ZstdError, ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise CorruptDataError(f"A journal blob can't be decoded ({error}); run `debugstore doctor`.") from error
     if len(batch) != header.span_count:
@@ -115,6 +112,16 @@ def pack_value(value: Any) -> bytes:
         return _pack(value)
     except (OverflowError, ValueError, TypeError):
         return _pack(plain(value))
+
+
+def _unpack_columns(raw: bytes) -> Any:
+    """Return what `unpack_value` does, in half the time, but for text that msgspec can't read: lone surrogates."""
+    import msgspec  # here: most processes only encode
+
+    try:
+        return msgspec.msgpack.decode(raw, ext_hook=_read_extension)
+    except (msgspec.MsgspecError, ValueError):
+        return unpack_value(raw)
 
 
 def unpack_value(data: bytes) -> Any:
@@ -153,10 +160,10 @@ def _pack(value: Any) -> bytes:
     return packed
 
 
-def _read_extension(code: int, data: bytes) -> Any:
+def _read_extension(code: int, data: bytes | memoryview) -> Any:
     if code == _BIG_INTEGER:
-        return int(data, 16)
-    return msgpack.ExtType(code, data)
+        return int(bytes(data), 16)
+    return msgpack.ExtType(code, bytes(data))
 
 
 def _times(batch: SpanBatch, written_ns: int) -> tuple[int, int]:

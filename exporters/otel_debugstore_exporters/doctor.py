@@ -1,4 +1,4 @@
-"""What is wrong with stored sessions, and what can be mended.
+"""What is wrong with stored sessions, and with the state beside them, and what can be mended.
 
 `examine` looks and changes nothing. `repair` mends what can be mended without losing a readable span:
 it sets unreadable files aside (never deletes them), removes leftovers of dead writers, releases dead
@@ -17,6 +17,7 @@ from typing import Final, Literal
 import duckdb
 
 from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
+from otel_debugstore.session_id import RESERVED
 from otel_debugstore_exporters import codec, schema
 from otel_debugstore_exporters.archive import remove_unfinished, unfinished_archive
 from otel_debugstore_exporters.archived_drops import drops_of
@@ -36,6 +37,7 @@ from otel_debugstore_exporters.segment import (
     without_covered,
 )
 from otel_debugstore_exporters.session import SessionPaths, list_sessions
+from otel_debugstore_exporters.state import State
 
 Severity = Literal["note", "problem"]
 
@@ -53,7 +55,7 @@ _PAYLOAD: Final = "payload"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to know about a session. A `problem` makes `debugstore doctor` exit with 1."""
+    """Something to know about a session, or about `state`. A `problem` makes `debugstore doctor` exit with 1."""
 
     session: str
     severity: Severity
@@ -70,28 +72,56 @@ class _Repairable:
 
 
 def examine(base_path: Path, session_ids: Sequence[str] | None = None) -> list[Finding]:
-    """Return what is wrong, and what was dropped, in the given sessions (default: all)."""
-    return [item.finding for paths in _sessions(base_path, session_ids) for item in _examine(paths)]
+    """Return what is wrong, and what was dropped, in the given sessions (default: all, and the state beside them)."""
+    return [item.finding for item in _examine_all(base_path, session_ids)]
 
 
 def repair(base_path: Path, session_ids: Sequence[str] | None = None) -> list[Finding]:
     """Mend what can be mended, and return what was found with `repaired` set where it was."""
     findings = []
-    for paths in _sessions(base_path, session_ids):
-        for item in _examine(paths):
-            repaired = False
-            if item.mend is not None:
-                with contextlib.suppress(OSError, DebugStoreError):
-                    item.mend()
-                    repaired = True
-            findings.append(replace(item.finding, repaired=repaired))
+    for item in _examine_all(base_path, session_ids):
+        repaired = False
+        if item.mend is not None:
+            with contextlib.suppress(OSError, DebugStoreError):
+                item.mend()
+                repaired = True
+        findings.append(replace(item.finding, repaired=repaired))
     return findings
+
+
+def _examine_all(base_path: Path, session_ids: Sequence[str] | None) -> Iterator[_Repairable]:
+    if session_ids is None:
+        yield from _examine_state(base_path)
+    for paths in _sessions(base_path, session_ids):
+        yield from _examine(paths)
 
 
 def _sessions(base_path: Path, session_ids: Sequence[str] | None) -> list[SessionPaths]:
     if session_ids is None:
         return [SessionPaths(base_path, session_id) for session_id in list_sessions(base_path)]
     return [SessionPaths(base_path, session_id).require() for session_id in session_ids]
+
+
+def _examine_state(base_path: Path) -> Iterator[_Repairable]:
+    """Look at the queue, verdicts and pins, which are of no session; findings name the id that none can have."""
+    path = State(base_path).path
+    earlier = sorted(base_path.glob(f"{path.name}.corrupt-*"))
+    what = "the queue, verdicts and pins are in it"
+    try:
+        if is_begun(path) and (why := damage(path)):
+            raise CorruptDataError(why)
+        State(base_path).check()
+    except FormatVersionError as error:
+        yield _Repairable(Finding(RESERVED, "problem", path.name, "a newer version wrote it", str(error)))
+    except CorruptDataError as error:
+        remedy = "restore it from a copy, or `debugstore doctor --repair` sets it aside; the queue is empty then"
+        finding = Finding(RESERVED, "problem", path.name, f"can't be read ({error}); {what}", remedy)
+        yield _Repairable(finding, lambda: _set_aside(path))
+    except (DebugStoreError, OSError) as error:
+        yield _Repairable(Finding(RESERVED, "problem", path.name, f"{error}; {what}", "then look again"))
+    for aside in earlier:
+        note = "a state that could not be read was set aside"
+        yield _Repairable(Finding(RESERVED, "note", aside.name, note, "restore a copy of it, or delete it"))
 
 
 def _examine(paths: SessionPaths) -> Iterator[_Repairable]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +13,7 @@ import zstandard
 from otel_debugstore.errors import ConfigurationError, DebugStoreError
 from otel_debugstore_exporters.batch import SpanBatch
 from otel_debugstore_exporters.formats.otlp_json import write_lines
+from otel_debugstore_exporters.whole_file import appearing
 
 
 def write_otlp_json_lines(batches: Iterable[SpanBatch], out: BinaryIO) -> int:
@@ -41,27 +40,12 @@ def export_otlp_json_file(batches: Iterable[SpanBatch], path: Path, overwrite: b
     if path.exists() and not overwrite:
         raise ConfigurationError(f"{path} is there already; choose another name or allow overwriting.")
     try:
-        with _appearing(path) as file, _compressed(file, path) as out:
+        with appearing(path) as file, _compressed(file, path) as out:
             return write_lines(batches, out)
     except OSError as error:
         raise DebugStoreError(
             f"{path} can't be written ({error.strerror or error}); free space or fix access."
         ) from error
-
-
-@contextlib.contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file that takes the name `path` at the end, or vanishes on an error."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager

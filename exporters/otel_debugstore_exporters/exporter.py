@@ -8,7 +8,7 @@ succeeds. Trouble is logged, one line for each kind, and never raised.
 What goes into the store beside spans (`outbox`) goes the same way: payloads and code never later than the
 spans that name them, counts of calls with the commit, and never dropped. Payloads for which there is no room,
 in the outbox or here, are counted ("payload"). Secrets are masked, in the thread that writes, before anything
-is encoded.
+is encoded. What experiments have seen (`experiments.keeper`) is exchanged with each commit.
 Capacity: one transaction a commit, however many batches were added.
 Threads: safe; an export that can't have the lock within 100 ms leaves its blobs to whoever has it.
 Fork: a child starts without the parent's blobs and counts, and with its own handle on the journal.
@@ -19,6 +19,7 @@ from elsewhere is imported here, before the program's folder is on `sys.path` (s
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap  # noqa: F401
 import os
 import resource  # noqa: F401
@@ -26,6 +27,7 @@ import threading
 import uuid  # noqa: F401
 from collections import Counter, deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import lmdb  # noqa: F401
@@ -37,6 +39,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from otel_debugstore.active_session import activate_session
 from otel_debugstore.clock import Clock
 from otel_debugstore.config import Settings
+from otel_debugstore.experiments.keeper import KEEPER
 from otel_debugstore.fork import reset_after_fork
 from otel_debugstore.loading import loading
 from otel_debugstore.log import warn_once
@@ -45,6 +48,7 @@ from otel_debugstore_exporters.beside import WaitingCounts, take_beside
 from otel_debugstore_exporters.session import SessionPaths
 
 if TYPE_CHECKING:
+    from otel_debugstore.experiments.keeping import Store
     from otel_debugstore_exporters.encoder import Encoder
     from otel_debugstore_exporters.journal import Journal
 
@@ -105,6 +109,7 @@ class LmdbSpanExporter(SpanExporter):
         """
         if self._paths is None:
             self._paths = SessionPaths(*activate_session(self.settings, service_name))
+            KEEPER.open(functools.partial(_experiments, self._paths.base_path))
         return self._paths
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -199,6 +204,7 @@ class LmdbSpanExporter(SpanExporter):
 
     def _commit(self, seconds: float) -> bool:
         self._add_beside()
+        KEEPER.exchange()
         if self._is_settled():
             return True
         if not self._lock.acquire(timeout=seconds):
@@ -293,6 +299,12 @@ def _encoder() -> Encoder:
     with loading("otel_debugstore_exporters.encoder"):
         from otel_debugstore_exporters.encoder import Encoder
     return Encoder(os.getpid())
+
+
+def _experiments(base_path: Path) -> Store:
+    with loading("otel_debugstore_exporters.experiments"):
+        from otel_debugstore_exporters.experiments import ExperimentStore
+    return ExperimentStore(base_path)
 
 
 def _service_name(span: ReadableSpan) -> str:

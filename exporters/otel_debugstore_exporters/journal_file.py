@@ -33,10 +33,10 @@ def is_begun(path: Path) -> bool:
     return data.exists() and data.stat().st_size > 0 and not _is_unfinished(data)
 
 
-def refuse_damaged(path: Path) -> None:
-    """Raise `CorruptDataError` if the file of the journal at `path` is damaged."""
+def refuse_damaged(path: Path, noun: str = "journal") -> None:
+    """Raise `CorruptDataError` if the file of the journal, or what the message calls it, at `path` is damaged."""
     if is_begun(path) and (path / DATA_FILE).stat().st_size <= _CHECKED_BYTES and (why := damage(path)):
-        raise CorruptDataError(f"The journal {path} is damaged ({why}); run `debugstore doctor --repair`.")
+        raise CorruptDataError(f"The {noun} {path} is damaged ({why}); run `debugstore doctor --repair`.")
 
 
 def forget_unfinished(path: Path) -> None:
@@ -84,12 +84,12 @@ def damage(path: Path) -> str | None:
     return None  # written all the time, by who has checked it
 
 
-def check_length(path: Path, pages: int, page_size: int) -> None:
+def check_length(path: Path, pages: int, page_size: int, noun: str = "journal") -> None:
     """Refuse a file cut short: LMDB would read past its end, which kills the process (SIGBUS)."""
     need, have = pages * page_size, (path / DATA_FILE).stat().st_size
     if have < need:
         raise CorruptDataError(
-            f"The journal {path} is cut short ({have} of {need} bytes); run `debugstore doctor --repair`."
+            f"The {noun} {path} is cut short ({have} of {need} bytes); run `debugstore doctor --repair`."
         )
 
 

@@ -47,7 +47,7 @@ def merge(
     with contextlib.ExitStack() as stack:
         con = connection or stack.enter_context(contextlib.closing(connect(WRITING_MEMORY)))
         for group in _groups(uncovered(con, paths), lambda segment: segment.span_count, main_spans):
-            if len(group) > 1:
+            if len(group) > 1 or any(segment.holds_text for segment in group):
                 made.append(_merge_group(paths, group, con, compact=True))
     return made
 

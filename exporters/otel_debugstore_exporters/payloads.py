@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from otel_debugstore.errors import QueryError
@@ -47,6 +48,22 @@ def find_payload(reader: SessionReader, digest: str) -> StoredPayload:
     sql = f"SELECT digest, media_type, size_bytes, replayable, content FROM {part}.payloads WHERE digest = ?"
     row = reader.connection.execute(sql, [known]).fetchall()[0]
     return StoredPayload(row[0], row[1] or "", row[2], row[3], bytes(row[4] or b""))
+
+
+def find_payloads(reader: SessionReader, digests: Collection[str]) -> dict[str, StoredPayload]:
+    """Return the payloads that are there of these digests, as of the last refresh."""
+    found: dict[str, StoredPayload] = {}
+    for part in reader.parts:
+        missing = [digest for digest in digests if digest not in found]
+        if not missing:
+            break
+        sql = (
+            f"SELECT digest, media_type, size_bytes, replayable, content FROM {part}.payloads "
+            "WHERE digest IN (SELECT unnest(?))"
+        )
+        for digest, media_type, size_bytes, replayable, content in reader.connection.execute(sql, [missing]).fetchall():
+            found[digest] = StoredPayload(digest, media_type or "", size_bytes, bool(replayable), bytes(content or b""))
+    return found
 
 
 def _sessions(reader: SessionReader) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import resource
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,8 +44,9 @@ from otel_debugstore_exporters.segment import (
     reading,
     without_covered,
 )
-from otel_debugstore_exporters.session import SessionPaths, list_segments, list_sessions
+from otel_debugstore_exporters.session import SEGMENT_SUFFIX, Listing, SessionPaths, list_segments, list_sessions
 from otel_debugstore_exporters.side_tables import BY_CONTENT
+from otel_debugstore_exporters.untrusted_sql import require_select
 
 _TAIL: Final = "tail"
 _STAGED_SPANS: Final = 65_536
@@ -54,12 +54,6 @@ _STAGED_CHARACTERS: Final = 128 << 20
 _FILES_A_SESSION: Final = 3
 """Open at once: two of the journal, one of a segment; a further segment takes one more."""
 _OTHER_FILES: Final = 256
-_ANALYZE: Final = re.compile(r"\banaly[sz]e\b", re.IGNORECASE)
-_PIVOT: Final = re.compile(
-    r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(?:pivot|pivot_wider|(?:select|from|with)\b.*\bpivot)", re.IGNORECASE | re.DOTALL
-)
-"""A PIVOT whose columns DuckDB finds out first: two statements for it."""
-_EXPLAIN_ANALYZE: Final = re.compile(r"\s*explain\s+analy[sz]e\s+(.*)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -71,7 +65,7 @@ class _Session:
     tail_spans: int = 0
     tail_keys: set[str] = field(default_factory=set)
     """Digests and variants in the tail's blobs."""
-    listing: tuple[tuple[str, int, int], ...] | None = None
+    listing: Listing | None = None
     attached: dict[str, Segment] = field(default_factory=dict)
 
     def sources(self) -> list[Source]:
@@ -133,6 +127,8 @@ class SessionReader:
         self.parts: list[str] = []
         self.corrected: list[str] = []
         self._old: frozenset[str] = frozenset()  # parts of the first version
+        self._texts: frozenset[str] = frozenset()  # parts that hold attributes as text
+        self._pending: dict[str, str] = {}  # views that show other parts still, and their SQL
         self._create_tail()
 
     def __enter__(self) -> SessionReader:
@@ -149,8 +145,19 @@ class SessionReader:
         return list(self._sessions)
 
     @property
+    def has_one_session(self) -> bool:
+        """Whether it reads one session, whatever others begin."""
+        return not self._all and len(self._sessions) == 1
+
+    @property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The DuckDB connection with the views as of the last `refresh`. For trusted SQL."""
+        self._create(*list(self._pending))
+        return self._connection
+
+    @property
+    def bare_connection(self) -> duckdb.DuckDBPyConnection:
+        """The DuckDB connection with those views only that `table` named. For trusted SQL."""
         return self._connection
 
     def refresh(self) -> bool:
@@ -174,7 +181,7 @@ class SessionReader:
                 listings = list_segments(self._base_path, self._sessions)
                 for session_id, session in self._sessions.items():
                     if listings[session_id] != session.listing:
-                        self._attach_segments(session)
+                        self._attach_segments(session, listings[session_id])
                 sealed = [s for s in self._sessions.values() if any(map(s.is_sealed, s.tail_sequences))]
                 if not sealed:
                     break
@@ -207,10 +214,11 @@ class SessionReader:
         """
         if not self._locked:
             self.refresh()
+            connection = self.connection  # with all views
             self._locked = True
             for setting in ("enable_external_access = false", "lock_configuration = true"):
-                self._connection.execute(f"SET {setting}")
-        _require_select(sql)
+                connection.execute(f"SET {setting}")
+        require_select(sql)
         timer = threading.Timer(timeout_seconds, self._connection.interrupt)
         timer.daemon = True
         timer.start()
@@ -231,15 +239,17 @@ class SessionReader:
         attributes: Mapping[str, tuple[str, str]] | None = None,
     ) -> str:
         """Return the SQL of the span table as of the last refresh; see `views.spans`."""
-        return views.spans(self.parts, self.corrected, attributes, columns)
+        return views.spans(self.parts, self.corrected, attributes, columns, self._texts)
 
     def table(self, table: str) -> str:
         """Return the name of a table, or of the view over all parts, as of the last refresh.
 
         A table of one part by itself: DuckDB takes half a millisecond less to plan than for a view of it.
         """
-        is_plain = len(self.parts) == 1 and not (table in schema.FIRST_VERSION_TABLES and self._old)
-        return f"{self.parts[0]}.{table}" if is_plain else table
+        if len(self.parts) == 1 and not (table in schema.FIRST_VERSION_TABLES and self._old):
+            return f"{self.parts[0]}.{table}"
+        self._create(table)
+        return table
 
     def records(self, where: str = "true", parameters: Sequence[Any] = ()) -> Iterator[SpanRecord]:
         """Yield spans as of the last refresh, by session and start time, every field of them.
@@ -285,7 +295,7 @@ class SessionReader:
 
     def _run(self, sql: str, parameters: Any, limit: int | None) -> QueryResult:
         try:
-            cursor = self._connection.execute(sql, parameters or None)
+            cursor = self.connection.execute(sql, parameters or None)
             if cursor is None:  # there is nothing in the text
                 return QueryResult((), (), [])
             described = cursor.description or []
@@ -305,6 +315,8 @@ class SessionReader:
         self._connection.execute(f"ATTACH ':memory:' AS {_TAIL}")
         schema.create_tables(self._connection, _TAIL)
         self._connection.execute(f"CREATE TABLE {views.SELF_OVERRIDES} (part INTEGER, key BIGINT, self_ns BIGINT)")
+        self._pending = views.definitions([_TAIL]) | views.OVER_VIEWS  # while there is one part, that is quickly done
+        self._create(*list(self._pending))
 
     def _read_tail(self, session: _Session) -> None:
         """Take the journal's new blobs into the tail."""
@@ -371,21 +383,20 @@ class SessionReader:
         session.tail_spans = 0
         self._is_stale = True
 
-    def _attach_segments(self, session: _Session) -> None:
+    def _attach_segments(self, session: _Session, listing: Listing) -> None:
         """Attach what is new, and detach what is gone, until nothing changed meanwhile."""
-        while (listing := session.paths.listing()) != session.listing:
+        while listing != session.listing:
             self._is_stale = True
             session.listing = None
-            try:
-                self._attach_listed(session)
-            except FileNotFoundError:
-                continue  # merged away since the directory was listed
-            session.listing = listing
+            with contextlib.suppress(FileNotFoundError):  # merged away since the directory was listed
+                self._attach_listed(session, listing)
+                session.listing = listing
+            listing = session.paths.listing()
 
-    def _attach_listed(self, session: _Session) -> None:
+    def _attach_listed(self, session: _Session, listing: Listing) -> None:
         for name in list(session.attached):
             self._detach(session, name)
-        found = session.paths.segments()
+        found = [self._base_path / name for name, *_ in listing if name.endswith(SEGMENT_SUFFIX)]
         self._allow_files(len(found))
         for path in found:
             name = self._new_name("segment")
@@ -429,7 +440,7 @@ class SessionReader:
         session.attached[name] = Segment(archive, ())
         schema.create_tables(self._connection, name)
         load_archived(self._connection, archive, "segment", name)
-        session.attached[name] = replace(read_sources(self._connection, name, archive), version=schema.SEGMENT_VERSION)
+        session.attached[name] = replace(read_sources(self._connection, name, archive), version=schema.VARIANT_VERSION)
         if there.sources and session.attached[name].covered_by(there):
             self._detach(session, name)
             return
@@ -441,6 +452,7 @@ class SessionReader:
         attached = {name: segment for session in self._sessions.values() for name, segment in session.attached.items()}
         sealed = list(attached)
         self._old = frozenset(name for name, s in attached.items() if s.version == schema.FIRST_VERSION)
+        self._texts = frozenset(name for name, s in attached.items() if s.holds_text)
         tail_is_empty = not any(session.tail_sequences for session in self._sessions.values())
         self.parts = sealed if sealed and tail_is_empty else [*sealed, _TAIL]
         if _TAIL in self.parts:
@@ -448,8 +460,14 @@ class SessionReader:
                 self._connection.execute(f"DELETE FROM {_TAIL}.{table}")
             schema.derive(self._connection, _TAIL)
         self._correct_self_times()
-        for name, sql in views.definitions(self.parts, self.corrected, self._old).items():
-            self._connection.execute(f"CREATE OR REPLACE VIEW memory.main.{name} AS {sql}")
+        self._pending = views.definitions(self.parts, self.corrected, self._old)
+
+    def _create(self, *names: str) -> None:
+        """Create views that were not since the parts changed: over 300 of these, all of them take a second."""
+        for name in names:
+            if name in self._pending:
+                self._connection.execute(f"CREATE OR REPLACE VIEW memory.main.{name} AS {self._pending[name]}")
+                del self._pending[name]
 
     def _correct_self_times(self) -> None:
         """Recompute the self times of spans whose trace lies in several parts."""
@@ -462,6 +480,8 @@ class SessionReader:
             f"CREATE OR REPLACE TEMP TABLE shared_trace AS SELECT trace_id FROM ({traces}) "
             "GROUP BY trace_id HAVING count(*) > 1"
         )
+        if self._connection.execute("SELECT count(*) FROM shared_trace").fetchall() == [(0,)]:
+            return
         edges = " UNION ALL ".join(
             f"SELECT {number}::BIGINT * 1000000000000 + rowid AS key, "
             "trace_id, span_id, parent_id, start_ns, duration_ns "
@@ -521,28 +541,3 @@ def _translated(base_path: Path) -> Iterator[None]:
         raise CorruptDataError(
             f"Spans below {base_path} can't be read ({first_line(error)}); run `debugstore doctor`."
         ) from error
-
-
-def _require_select(sql: str) -> None:
-    kinds = [statement.type for statement in _statements(sql)]
-    if len(kinds) != 1:
-        raise QueryError(f"A query is one SELECT, this is {len(kinds)} statements; run them one by one.")
-    if kinds[0] == duckdb.StatementType.EXPLAIN and _ANALYZE.search(sql):  # it runs what it explains
-        found = _EXPLAIN_ANALYZE.fullmatch(sql)
-        kinds = [statement.type for statement in _statements(found[1])] if found else kinds
-        if kinds != [duckdb.StatementType.SELECT]:
-            raise QueryError("Only EXPLAIN ANALYZE of a SELECT is allowed; leave ANALYZE out otherwise.")
-    if kinds[0] == duckdb.StatementType.MULTI:
-        if not _PIVOT.match(sql):
-            raise QueryError("Only SELECT is allowed; name the columns of the PIVOT (ON ... IN ...) to explain it.")
-    elif kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        raise QueryError(f"Only SELECT is allowed, this is {kinds[0].name}: the store can't be changed by a query.")
-
-
-def _statements(sql: str) -> list[Any]:
-    try:
-        return list(duckdb.extract_statements(sql))
-    except TypeError as error:  # text that UTF-8 can't hold
-        raise QueryError("The query failed: it is not Unicode text.") from error
-    except (duckdb.Error, RuntimeError) as error:
-        raise QueryError(f"The query failed: {first_line(error)}") from error

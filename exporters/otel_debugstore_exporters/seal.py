@@ -1,4 +1,4 @@
-"""From the journal to segments, and retention.
+"""From the journal to segments.
 
 Whoever seals holds the session's `seal` lock. A blob is deleted from the journal only after the segment that
 holds it was published. Death at any point leaves at most something that is held twice, and `Source.covers`
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import duckdb
@@ -22,7 +20,6 @@ from otel_debugstore.errors import CorruptDataError, FormatVersionError
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.batch import SpanBatch
 from otel_debugstore_exporters.journal import BYTES_A_SPAN, Journal
-from otel_debugstore_exporters.journal_file import DATA_FILE
 from otel_debugstore_exporters.merging import merge
 from otel_debugstore_exporters.segment import (
     WRITING_MEMORY,
@@ -33,7 +30,7 @@ from otel_debugstore_exporters.segment import (
     current_segments,
     remove_segment,
 )
-from otel_debugstore_exporters.session import SessionPaths, allocated_bytes, list_sessions
+from otel_debugstore_exporters.session import SessionPaths
 
 SEGMENT_SPANS: Final = 122_880
 _ASKING_SECONDS: Final = 0.1
@@ -47,6 +44,7 @@ def seal(
     segment_spans: int = SEGMENT_SPANS,
     connection: duckdb.DuckDBPyConnection | None = None,
     change: Callable[[SpanBatch], SpanBatch] | None = None,
+    compact: bool = False,
 ) -> list[Segment]:
     """Move everything the journal holds now into segments, and return these. Hold the `seal` lock.
 
@@ -56,6 +54,7 @@ def seal(
         segment_spans: How many spans a segment takes at most (a blob of 512 more).
         connection: The DuckDB to use; its own by default.
         change: What to do to each batch on its way.
+        compact: See `SegmentWriter`.
 
     Raises:
         FormatVersionError: A newer version wrote a blob; it and what follows stays in the journal.
@@ -69,7 +68,7 @@ def seal(
             remove_segment(path)
         forget_covered(journal, current_segments(con, paths))
         last = journal.stats().next_seq - 1  # what comes meanwhile is left: writers may be faster
-        while segment := seal_once(paths, journal, segment_spans, con, _never, change):
+        while segment := seal_once(paths, journal, segment_spans, con, _never, change, compact):
             made.append(segment)
             if segment.sources[0].last_seq >= last:
                 break
@@ -87,6 +86,7 @@ def seal_once(
     connection: duckdb.DuckDBPyConnection,
     is_cancelled: Callable[[], bool] = _never,
     change: Callable[[SpanBatch], SpanBatch] | None = None,
+    compact: bool = False,
 ) -> Segment | None:
     """Move up to `segment_spans` spans from the head of the journal into one segment; None if it is empty.
 
@@ -99,7 +99,7 @@ def seal_once(
     """
     first = last = -1
     corrupt = taken_bytes = 0
-    with SegmentWriter(paths, connection=connection) as writer:
+    with SegmentWriter(paths, connection=connection, compact=compact) as writer:
         for sequence, blob in journal.blobs():
             if is_cancelled():
                 return None
@@ -182,64 +182,11 @@ def seal_if_idle(paths: SessionPaths, *, max_spans: int | None = None) -> bool:
         with Journal.open(paths.journal) as journal:
             if journal.stats().weight > (max_spans or sys.maxsize):
                 return False
-            seal(paths, journal, connection=connection)
+            seal(paths, journal, connection=connection, compact=True)
         segments = current_segments(connection, paths)
-        if len(segments) > 1 and sum(s.span_count for s in segments) <= (max_spans or sys.maxsize):
+        is_mergeable = len(segments) > 1 or any(segment.holds_text for segment in segments)
+        if is_mergeable and sum(s.span_count for s in segments) <= (max_spans or sys.maxsize):
             with paths.lock("merge") as merging:
                 if merging:
                     merge(paths, connection=connection)
         return True
-
-
-def apply_retention(
-    base_path: Path,
-    *,
-    age_seconds: float | None = None,
-    size_bytes: int | None = None,
-    pinned: Collection[str] = (),
-    now: float | None = None,
-) -> list[Path]:
-    """Unlink what is too old, then the oldest until everything fits, and return what was unlinked.
-
-    The unit is a segment, an archive, or the journal of a session that nobody records into.
-
-    Args:
-        base_path: Where the sessions lie.
-        age_seconds: Keep what is younger; None keeps all.
-        size_bytes: Keep at most so many bytes; None keeps all.
-        pinned: Sessions that are spared.
-        now: The time, seconds since 1970; the current one by default.
-    """
-    now = time.time() if now is None else now
-    sessions = [SessionPaths(base_path, session_id) for session_id in list_sessions(base_path)]
-    units = [unit for paths in sessions if paths.session_id not in pinned for unit in _retention_units(paths)]
-    total = sum(paths.size_bytes() for paths in sessions)
-    removed = []
-    for changed, size, path, paths in sorted(units):
-        too_old = age_seconds is not None and changed < now - age_seconds
-        too_much = size_bytes is not None and total > size_bytes
-        if (too_old or too_much) and _unlink(path, paths):
-            total -= size
-            removed.append(path)
-    return removed
-
-
-def _retention_units(paths: SessionPaths) -> Iterator[tuple[float, int, Path, SessionPaths]]:
-    for path in (*paths.segments(), paths.archive, paths.journal):
-        data = path / DATA_FILE if path == paths.journal else path
-        with contextlib.suppress(OSError):
-            yield data.stat().st_mtime, allocated_bytes(path), path, paths
-
-
-def _unlink(path: Path, paths: SessionPaths) -> bool:
-    """Remove a unit of retention, unless it is the journal of a session that is being recorded."""
-    if path == paths.journal:
-        with paths.not_live() as nobody_records:
-            if nobody_records:
-                shutil.rmtree(path, ignore_errors=True)
-            return nobody_records
-    if path == paths.archive:
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        remove_segment(path)
-    return True

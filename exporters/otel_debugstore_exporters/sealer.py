@@ -109,13 +109,22 @@ class Sealer:
         settings = self._settings
         if settings.retention_age_seconds is None and settings.retention_size_bytes is None:
             return
-        from otel_debugstore_exporters import seal
+        from otel_debugstore_exporters.state import State
 
-        seal.apply_retention(
-            self._paths.base_path,
-            age_seconds=settings.retention_age_seconds,
-            size_bytes=settings.retention_size_bytes,
-        )
+        def remove(connection: duckdb.DuckDBPyConnection | None) -> None:
+            from otel_debugstore_exporters.retention import apply_retention
+
+            apply_retention(
+                self._paths.base_path,
+                age_seconds=settings.retention_age_seconds,
+                size_bytes=settings.retention_size_bytes,
+                connection=connection,
+            )
+
+        if State(self._paths.base_path).pinned():
+            self._with_duckdb(remove)
+        else:
+            remove(None)
 
     def _journal(self) -> Journal:
         with loading("otel_debugstore_exporters.journal"):

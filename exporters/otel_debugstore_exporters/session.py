@@ -111,7 +111,7 @@ class SessionPaths:
         return _listing(self.base_path, _of_session(self.session_id, _names(self.base_path)))
 
     def exists(self) -> bool:
-        return self.journal.is_dir() or self.archive.is_dir() or bool(self.segments())
+        return self.main_segment.exists() or self.journal.is_dir() or self.archive.is_dir() or bool(self.segments())
 
     def require(self) -> SessionPaths:
         """Return self if the session exists.

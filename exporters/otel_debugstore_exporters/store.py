@@ -27,7 +27,7 @@ import msgspec
 from otel_debugstore import attributes as names
 from otel_debugstore.config import Settings
 from otel_debugstore.errors import ConfigurationError
-from otel_debugstore.fork import call_at_fork, keep_for_ever
+from otel_debugstore.fork import HeldAcrossForks, call_at_fork, keep_for_ever
 from otel_debugstore.log import warn_once
 from otel_debugstore.session_id import check_session_id
 from otel_debugstore_exporters import codec
@@ -38,6 +38,7 @@ from otel_debugstore_exporters.merging import merge
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.seal import seal_or_ask
 from otel_debugstore_exporters.session import SessionPaths
+from otel_debugstore_exporters.snapshots import Snapshots
 from otel_debugstore_exporters.sync import DuckDBSyncProcessor
 
 RecordStatus = Literal["success", "error", "timeout", "retry"]
@@ -81,9 +82,10 @@ class DebugStore:
         self._resource = Resource({names.SERVICE_NAME: session_id, names.SESSION_ID: session_id})
         self._pending: list[tuple[Any, ...]] = []
         self._ids = _ContextIds(session_id)
-        self._lock = threading.RLock()  # guards _pending and _ids
+        self._code = Snapshots()
+        self._lock = threading.RLock()  # guards _pending, _ids and _code
         self._query_lock = threading.Lock()  # guards _reader
-        self._held_for_fork = False
+        self._held = HeldAcrossForks()
         self._reader: SessionReader | None = None
         self._closed = threading.Event()
         self._sync = DuckDBSyncProcessor(self._paths, settings, may_seal=auto_sync)
@@ -147,6 +149,7 @@ class DebugStore:
         context_type, context_id, context_name = str(context_type), str(context_id), str(context_name)
         parent_context = None if parent_context is None else str(parent_context)
         code_snapshot = _as_text(code_snapshot)
+        variant = str(variant_id) if variant_id else _code_hash(code_snapshot)
         start_ns, end_ns = _times(timestamp, duration_ms)
         found: dict[str, Any] = {
             names.LAYER: context_type,
@@ -162,7 +165,7 @@ class DebugStore:
             (names.RECORD_MEMORY_MB, memory_mb),
             (names.RECORD_CPU_PERCENT, cpu_percent),
             (names.RECORD_CODE, code_snapshot),
-            (names.VARIANT, variant_id or _code_hash(code_snapshot)),
+            (names.VARIANT, variant),
         )
         for key, value in optional:
             if value is not None:
@@ -171,6 +174,8 @@ class DebugStore:
         with self._lock:
             if self._flusher is None:
                 self._start_flusher()
+            if code_snapshot is not None and variant is not None:
+                self._code.put(variant, context_name, code_snapshot)
             trace_id, span_id, parent_id = self._ids.of(context_id, parent_context)
             self._pending.append(
                 (trace_id, span_id, parent_id, context_name, start_ns, end_ns, code, str(error or ""), found)
@@ -189,7 +194,9 @@ class DebugStore:
             while self._pending:
                 rows = self._pending[:_FLUSH_RECORDS]
                 batches = [_batch(rows[i : i + _BATCH], self._resource) for i in range(0, len(rows), _BATCH)]
+                batches[0].code = written = self._code.waiting()
                 self._journal.append([codec.encode(ingested(batch), time.time_ns()) for batch in batches])
+                self._code.forget(written)
                 del self._pending[: len(rows)]
 
     def sync_to_duckdb(self) -> int:
@@ -309,22 +316,21 @@ class DebugStore:
 
     def _before_fork(self) -> None:
         """Close the reader; the next question opens another one. A child can't even close a copy of it."""
-        self._held_for_fork = self._query_lock.acquire(timeout=_FORK_WAIT_SECONDS)
-        if self._held_for_fork:
+        if self._held.take(self._query_lock, _FORK_WAIT_SECONDS):
             self._close_reader()
 
     def _after_fork_in_parent(self) -> None:
-        if self._held_for_fork:
-            self._query_lock.release()
+        self._held.release()
 
     def _after_fork_in_child(self) -> None:
         was_closed, self._closed = self._closed.is_set(), threading.Event()
         if was_closed:
             self._closed.set()
+        is_reader_closed = bool(self._held.forget())
         self._lock, self._query_lock = threading.RLock(), threading.Lock()
-        self._pending = []
+        self._pending, self._code = [], Snapshots()
         self._flusher = None
-        if not self._held_for_fork:
+        if not is_reader_closed:
             keep_for_ever(self._reader)
             self._reader = None
 

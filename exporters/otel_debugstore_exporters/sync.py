@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_debugstore.background import BackgroundThread
 from otel_debugstore.config import Settings
-from otel_debugstore.fork import call_at_fork
+from otel_debugstore.fork import HeldAcrossForks, call_at_fork
 from otel_debugstore.log import warn_once
 from otel_debugstore_exporters.sealer import Sealer
 from otel_debugstore_exporters.session import HeldLock, SessionPaths
@@ -88,7 +88,8 @@ class DuckDBSyncProcessor(SpanProcessor):
         self._working = threading.Lock()  # held while the thread works or is paused, and across a fork
         self._stop = threading.Event()
         self._sealer = Sealer(self._paths, self._settings, self._is_cancelled, self._end_before_duckdb)
-        self._held_for_fork = self._is_forking = False
+        self._held = HeldAcrossForks()
+        self._forking = set[int]()  # threads that are about to fork
         self._forks = 0
         self._interrupted = False
         self._lock: HeldLock | None = None  # the session's `seal`: this process is elected
@@ -96,17 +97,15 @@ class DuckDBSyncProcessor(SpanProcessor):
 
     def _before_fork(self) -> None:
         """Have sealing give way: a child that has a copy of its frames crashes, or writes to stderr, when it ends."""
-        self._is_forking = True
+        self._forking.add(threading.get_ident())
         self._forks += 1
         deadline = time.monotonic() + _FORK_WAIT_SECONDS
-        while not (stopped := self._working.acquire(timeout=0.005)) and time.monotonic() < deadline:
+        while not self._held.take(self._working, 0.005) and time.monotonic() < deadline:
             self._sealer.interrupt()
-        self._held_for_fork = stopped
 
     def _after_fork_in_parent(self) -> None:
-        self._is_forking = False
-        if self._held_for_fork:
-            self._working.release()
+        self._forking.discard(threading.get_ident())
+        self._held.release()
 
     def _after_fork_in_child(self) -> None:
         """Let go of what the parent holds: the child's copies of its locks would outlive it."""
@@ -163,7 +162,7 @@ class DuckDBSyncProcessor(SpanProcessor):
         return self._lock is not None
 
     def _seal_what_is_ready(self) -> None:
-        self._sealer.seal_what_is_ready(self._is_busy, lambda: self._stop.is_set() or self._is_forking)
+        self._sealer.seal_what_is_ready(self._is_busy, lambda: self._stop.is_set() or bool(self._forking))
 
     def _seal_at_exit(self) -> None:
         # Importing duckdb runs `exec`, and CPython then forgets that the exit status has to be SIGINT's.
@@ -171,7 +170,7 @@ class DuckDBSyncProcessor(SpanProcessor):
             self._sealer.seal_within(_EXIT_SECONDS)
 
     def _is_cancelled(self) -> bool:
-        return self._interrupted or self._is_forking
+        return self._interrupted or bool(self._forking)
 
     def _end_before_duckdb(self) -> None:
         """Have `shutdown` called before DuckDB's own exit handler, after which it reads no more Arrow.

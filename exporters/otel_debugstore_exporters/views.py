@@ -2,7 +2,7 @@
 
 A part is an attached database with the tables of `schema`. Views take the union of all parts.
 `otel_traces` has the columns of the OpenTelemetry Collector's ClickHouse exporter; `records` and
-`performance_summary` are those of the system this one replaces.
+`performance_summary` are those of the system this one replaces; `benchmarks` are comparisons of two implementations.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ def spans(
     corrected: Sequence[str] = (),
     attributes: Mapping[str, tuple[str, str]] | None = None,
     columns: Sequence[str] = VISIBLE_COLUMNS,
+    texts: Collection[str] = (),
 ) -> str:
     """Return the SQL of the span table over all parts.
 
@@ -32,18 +33,20 @@ def spans(
         attributes: Further columns: name -> (attribute key, SQL type). They are read inside each part,
             where DuckDB reads only that attribute; outside the union it would read all of them.
         columns: The columns of `spans` wanted.
+        texts: The parts that hold attributes as text; reading one takes a fifth of making VARIANT of all.
     """
-    extra = [
-        f", TRY_CAST(s.attributes[{literal(key)}] AS {kind}) AS {identifier(name)}"
-        for name, (key, kind) in (attributes or {}).items()
-    ]
     selects = []
     for number, part in enumerate(parts):
         join, listed = "", [f"s.{column}" for column in columns]
         if part in corrected and "self_ns" in columns:
             listed[listed.index("s.self_ns")] = "coalesce(o.self_ns, s.self_ns) AS self_ns"
             join = f" LEFT JOIN {SELF_OVERRIDES} o ON o.part = {number} AND o.key = s.rowid"
-        selects.append(f"SELECT {', '.join(listed)}{''.join(extra)} FROM {part}.spans s{join}")
+        for name, (key, kind) in (attributes or {}).items():
+            value = f"s.attributes[{literal(key)}]"
+            if part in texts:
+                value = f"json_extract(s.{schema.ATTRIBUTES_TEXT}, {json_pointer(literal(key))})::VARIANT"
+            listed.append(f"TRY_CAST({value} AS {kind}) AS {identifier(name)}")
+        selects.append(f"SELECT {', '.join(listed)} FROM {part}.spans s{join}")
     return " UNION ALL ".join(selects)
 
 
@@ -60,29 +63,31 @@ def _place(part: str, table: str, old: Collection[str]) -> str:
     return f"(SELECT {selected} FROM {part}.{stored})"
 
 
-def definitions(parts: Sequence[str], corrected: Sequence[str], old: Collection[str] = ()) -> dict[str, str]:
-    """Return the SQL of every view by its name, in an order in which they can be created."""
+def definitions(parts: Sequence[str], corrected: Sequence[str] = (), old: Collection[str] = ()) -> dict[str, str]:
+    """Return the SQL of every view over parts by its name; those of `OVER_VIEWS` are made of these."""
     return {
         "spans": spans(parts, corrected),
         "traces": _traces(parts, old),
         "resources": _once(parts, "resources", "resource_id"),
         "scopes": _once(parts, "scopes", "scope_id"),
         "payloads": _once(parts, "payloads", "digest"),
-        "code": _once(parts, "code", "variant"),
+        "code": _once(parts, "code", "variant", tuple(schema.TABLES["code"])),
         "counters": union(parts, "counters"),
         "rollup": union(parts, "rollup", old),
         "rollup_total": union(parts, "rollup_total", old),
         "otel_traces": _OTEL_TRACES,
         "records": _RECORDS,
         "performance_summary": _PERFORMANCE_SUMMARY,
+        "benchmarks": _BENCHMARKS,
     }
 
 
-def _once(parts: Sequence[str], table: str, key: str) -> str:
-    """A table that a part has each row of once; several may have the same."""
+def _once(parts: Sequence[str], table: str, key: str, order: Sequence[str] = ()) -> str:
+    """A table that a part has each row of once; several may have the same, or, in this order, others of that key."""
     if len(parts) == 1:
         return union(parts, table)
-    return f"SELECT DISTINCT ON ({key}) * FROM ({union(parts, table)})"
+    ordered = f" ORDER BY {', '.join(order)}" if order else ""
+    return f"SELECT DISTINCT ON ({key}) * FROM ({union(parts, table)}){ordered}"
 
 
 def _traces(parts: Sequence[str], old: Collection[str]) -> str:
@@ -154,7 +159,8 @@ _RECORD_COLUMNS: Final = f"""
            coalesce({_attribute(names.RECORD_CONTEXT_ID)}, span_id) AS context_id, component AS context_name,
            coalesce({_attribute(names.RECORD_PARENT_CONTEXT)}, parent_id) AS parent_context,
            {_attribute(names.RECORD_REQUEST)} AS request_data, {_attribute(names.RECORD_RESPONSE)} AS response_data,
-           coalesce({_attribute(names.RECORD_METADATA)}, attributes::JSON::VARCHAR) AS metadata,
+           CASE WHEN {_attribute(names.RECORD_CONTEXT_ID)} IS NOT NULL THEN {_attribute(names.RECORD_METADATA)}
+                ELSE attributes::JSON::VARCHAR END AS metadata,
            duration_ns / 1e6 AS duration_ms,
            coalesce({_attribute(names.RECORD_MEMORY_MB, "DOUBLE")}, memory_peak_bytes / 1e6) AS memory_mb,
            coalesce({_attribute(names.RECORD_CPU_PERCENT, "DOUBLE")},
@@ -166,6 +172,35 @@ _RECORD_COLUMNS: Final = f"""
            coalesce(left(sha256({_attribute(names.RECORD_CODE)}), 16), variant) AS code_hash, variant AS variant_id"""
 
 _RECORDS: Final = f"SELECT {_RECORD_COLUMNS} FROM spans"
+
+_BENCHMARK_COLUMNS: Final = {
+    "name": (names.BENCHMARK_NAME, "VARCHAR"),
+    "baseline": (names.BENCHMARK_BASELINE, "VARCHAR"),
+    "candidate": (names.BENCHMARK_CANDIDATE, "VARCHAR"),
+    "verdict": (names.BENCHMARK_VERDICT, "VARCHAR"),
+    "cause": (names.BENCHMARK_CAUSE, "VARCHAR"),
+    "ratio": (names.BENCHMARK_RATIO, "DOUBLE"),
+    "ratio_low": (names.BENCHMARK_RATIO_LOW, "DOUBLE"),
+    "ratio_high": (names.BENCHMARK_RATIO_HIGH, "DOUBLE"),
+    "min_effect": (names.BENCHMARK_MIN_EFFECT, "DOUBLE"),
+    "unit": (names.BENCHMARK_UNIT, "VARCHAR"),
+    "baseline_time": (names.BENCHMARK_BASELINE_TIME, "DOUBLE"),
+    "candidate_time": (names.BENCHMARK_CANDIDATE_TIME, "DOUBLE"),
+    "baseline_variant": (names.BENCHMARK_BASELINE_VARIANT, "VARCHAR"),
+    "candidate_variant": (names.BENCHMARK_CANDIDATE_VARIANT, "VARCHAR"),
+    "processes": (names.BENCHMARK_PROCESSES, "BIGINT"),
+    "pairs": (names.BENCHMARK_PAIRS, "BIGINT"),
+    "checked": (names.BENCHMARK_CHECKED, "BIGINT"),
+    "baseline_peak_bytes": (names.BENCHMARK_BASELINE_PEAK_BYTES, "BIGINT"),
+    "candidate_peak_bytes": (names.BENCHMARK_CANDIDATE_PEAK_BYTES, "BIGINT"),
+    "classes": (names.BENCHMARK_CLASSES, "VARCHAR"),
+    "host": (names.BENCHMARK_HOST, "VARCHAR"),
+    "python": (names.BENCHMARK_PYTHON, "VARCHAR"),
+}
+_BENCHMARKS: Final = f"""
+    SELECT session, trace_id, span_id, start_ns, duration_ns, layer,
+           {", ".join(f"{_attribute(key, kind)} AS {column}" for column, (key, kind) in _BENCHMARK_COLUMNS.items())}
+    FROM spans WHERE {_attribute(names.BENCHMARK_VERDICT)} IS NOT NULL"""
 
 _CONTEXT: Final = "context_type, context_name"
 _PERFORMANCE_SUMMARY: Final = f"""
@@ -207,6 +242,14 @@ _PERFORMANCE_SUMMARY: Final = f"""
            {_weighted_average("memory_mb")} AS avg_memory_mb, {_weighted_average("cpu_percent")} AS avg_cpu_percent,
            round(sum(calls) - sum(errors))::BIGINT AS success_count, round(sum(errors))::BIGINT AS error_count
     FROM total LEFT JOIN weighted USING ({_CONTEXT}) GROUP BY ALL"""
+
+
+OVER_VIEWS: Final = {
+    "otel_traces": _OTEL_TRACES,
+    "records": _RECORDS,
+    "performance_summary": _PERFORMANCE_SUMMARY,
+}
+"""The SQL of the views over other views: it is the same whatever the parts are."""
 
 
 def literal(text: str) -> str:

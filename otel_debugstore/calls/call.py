@@ -248,7 +248,7 @@ def begin(
     component: Component,
     inputs: Mapping[str, Any] | None = None,
     *,
-    arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+    arguments: tuple[tuple[str, ...], tuple[Any, ...], dict[str, Any]] | None = None,
     parent: Context | None = None,
     current: bool = True,
     steps: bool = False,
@@ -258,7 +258,7 @@ def begin(
     Args:
         component: What is called.
         inputs: Its inputs by name.
-        arguments: Its arguments, positional ones and those by name, instead of `inputs`.
+        arguments: Its arguments instead of `inputs`: the names of parameters, arguments by place, those by name.
         parent: The context below which it hangs; by default the current one.
         current: Whether what is begun now hangs below this call. If not, it has no CPU and no I/O figures.
         steps: Whether it begins suspended, and `resume` and `suspend` are called around each of its steps.
@@ -369,7 +369,7 @@ def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Any) -> N
     if component.capture_args and OUTBOX.is_open:
         captured = None
         if arguments is not None:
-            captured = capture_arguments(component.parameters, *arguments)
+            captured = capture_arguments(*arguments)
         elif inputs is not None:
             captured = capture_arguments((), (), dict(inputs))
         if captured is not None:

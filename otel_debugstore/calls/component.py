@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -36,6 +36,7 @@ class Component:
         "_variant",
         "attributes",
         "attributes_at_start",
+        "bound_parameters",
         "capture",
         "capture_args",
         "capture_result",
@@ -55,6 +56,8 @@ class Component:
         *,
         capture_args: bool = True,
         capture_result: bool = True,
+        replayable: bool | None = None,
+        pure: bool | None = None,
     ) -> None:
         """Make a component.
 
@@ -63,6 +66,7 @@ class Component:
             name: What it is called in what is recorded; by default the function's qualified name.
             function: The Python function behind it, None where there is none.
             capture_args, capture_result: Whether its inputs and outputs are captured, if the settings want any.
+            replayable, pure: What the program declares of it; None is nothing.
 
         Raises:
             ConfigurationError: The layer is none.
@@ -78,8 +82,10 @@ class Component:
         budget = settings.overhead_budget.value(self.layer, self.name) if is_budgeted else None
         self.meter = meter_of(self.layer, self.name, budget)
         self.thrift = Thrift()
-        self.parameters = _parameters(self.function)
-        self.attributes = self._static_attributes()
+        self.parameters = _parameters(self.function)[_given_before(function) :]
+        self.bound_parameters = self.parameters[1:]
+        """Those of a method that is called on something."""
+        self.attributes = self._static_attributes() | _declared(replayable, pure)
         self.attributes_at_start: dict[str, Any] | None = self.attributes
         self._provider: Any = None
         self._tracer: Any = None
@@ -151,6 +157,30 @@ def _qualified_name(function: Any) -> str:
     if not isinstance(name, str):
         return type(function).__qualname__ if function is not None else ""
     return f"{module}.{name}" if isinstance(module, str) and module else name
+
+
+def _declared(replayable: bool | None, pure: bool | None) -> dict[str, Any]:
+    """Return what the program declares, as attributes: what is pure may be run again, unless it says otherwise."""
+    if replayable is None and pure:
+        replayable = True
+    said = {names.REPLAYABLE: replayable, names.PURE: pure}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _given_before(function: Any) -> int:
+    """Return how many of its parameters a callable fills in itself: those of a partial, and what it is a method of."""
+    count, is_inner = 0, False
+    while isinstance(function, functools.partial):
+        count, function, is_inner = count + len(function.args), function.func, True
+    if isinstance(function, MethodType):
+        return count + is_inner  # directly recorded, it is called with what it is bound to known
+    return count + (not isinstance(function, (FunctionType, classmethod, staticmethod)) and _is_object(function))
+
+
+def _is_object(function: Any) -> bool:
+    """Return whether it is an object with a method `__call__`, and not something around a function."""
+    is_wrapper = hasattr(type(function), "__wrapped__") or "__wrapped__" in getattr(function, "__dict__", {})
+    return function is not None and not is_wrapper
 
 
 def _parameters(function: FunctionType | None) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class Recording:
     As a context manager it may be used again, and by several threads at once: each `with` is a call of its own.
     """
 
-    __slots__ = ("_capture_args", "_capture_result", "_inputs", "_layer", "_name", "_open")
+    __slots__ = ("_capture_args", "_capture_result", "_inputs", "_layer", "_name", "_open", "_pure", "_replayable")
 
     def __init__(
         self,
@@ -35,6 +35,8 @@ class Recording:
         inputs: Mapping[str, Any] | None = None,
         capture_args: bool = True,
         capture_result: bool = True,
+        replayable: bool | None = None,
+        pure: bool | None = None,
     ) -> None:
         self._layer = check_layer(layer)
         if name is not None and (not isinstance(name, str) or not name):
@@ -43,6 +45,8 @@ class Recording:
         self._inputs = inputs
         self._capture_args = capture_args
         self._capture_result = capture_result
+        self._replayable = replayable
+        self._pure = pure
         self._open: list[RecordedBlock] = []
 
     def __call__(self, function: F, /) -> F:
@@ -53,6 +57,8 @@ class Recording:
             function,
             capture_args=self._capture_args,
             capture_result=self._capture_result,
+            replayable=self._replayable,
+            pure=self._pure,
         )
         recorded: F = record(function, component)
         return recorded
@@ -167,6 +173,8 @@ class LayerRecording:
         inputs: Mapping[str, Any] | None = None,
         capture_args: bool = True,
         capture_result: bool = True,
+        replayable: bool | None = None,
+        pure: bool | None = None,
     ) -> Recording: ...
 
     def __call__(self, *target: Any, name: str | None = None, **options: Any) -> Any:
@@ -175,7 +183,8 @@ class LayerRecording:
         Args:
             target: The function; or the name, which may be given as `name`, too.
             name: What it is called in what is recorded; by default the function's qualified name.
-            options: `inputs` (of a block, by name), `capture_args`, `capture_result`.
+            options: `inputs` (of a block, by name), `capture_args`, `capture_result`, `replayable`, `pure`; see
+                `instrument`.
 
         Raises:
             ConfigurationError: The target can't be called.
@@ -202,6 +211,8 @@ def instrument(
     inputs: Mapping[str, Any] | None = None,
     capture_args: bool = True,
     capture_result: bool = True,
+    replayable: bool | None = None,
+    pure: bool | None = None,
 ) -> Recording:
     """Return a decorator, which is a context manager too, that records what it is around.
 
@@ -210,8 +221,12 @@ def instrument(
         name: What it is called in what is recorded; by default the function's qualified name.
         inputs: What goes into a block, by name.
         capture_args, capture_result: Whether inputs and outputs are captured, if the settings want any.
+        replayable: Whether recorded calls may be run again to prove a change: False where a call changes something
+            outside of the program. Without it they are only where somebody asks for them by name.
+        pure: Whether equal inputs have equal results, and a call changes nothing. It may then be rewritten to be
+            called less often.
 
     Raises:
         ConfigurationError: There is no such layer.
     """
-    return Recording(layer, name, inputs, capture_args, capture_result)
+    return Recording(layer, name, inputs, capture_args, capture_result, replayable, pure)

@@ -11,7 +11,9 @@ Threads: counters are changed by `+=` between whose load and store CPython does 
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from math import log1p
 from random import Random
 from time import perf_counter_ns, time_ns
@@ -100,6 +102,11 @@ class Meter:
         self._bare_ns = 0
         self._begin_window()
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether calls may be sampled."""
+        return self._budget is not None
+
     def recorded(self, duration_ns: int, recording_ns: int) -> None:
         """Count a call that became a span, and what that cost."""
         self.recorded_count += 1
@@ -162,6 +169,14 @@ class Meter:
         self.recording_ns -= values[4]
         return [CallCount(began, self._taken_at_ns, self._layer, self._component, *values)]
 
+    def set_budget(self, budget: float | None) -> float | None:
+        """Record every call again, until recording them takes more than the budget; return the one before."""
+        before, self._budget = self._budget, budget
+        self.probability, self.skip, self.late_ns = 1.0, 0, _NEVER
+        self._calls = self._bare_ns = 0
+        self._begin_window()
+        return before
+
     def _begin_window(self) -> None:
         self._window_began_ns = perf_counter_ns()
         self._window_calls = self._window_recording_ns = 0
@@ -187,6 +202,17 @@ class Meter:
         if self.probability >= 1.0:
             return 0
         return int(log1p(-self._random()) / log1p(-self.probability))
+
+
+@contextlib.contextmanager
+def every_call_recorded() -> Iterator[None]:
+    """Sample none of the components that there are, whatever recording costs meanwhile."""
+    budgets = [(meter, meter.set_budget(None)) for meter in list(_meters.values()) if meter.has_budget]
+    try:
+        yield
+    finally:
+        for meter, budget in budgets:
+            meter.set_budget(budget)
 
 
 _MAX_METERS: Final = 10_000

@@ -21,8 +21,11 @@ from otel_debugstore.calls.call import Call, begin, write_late
 from otel_debugstore.calls.component import Component
 from otel_debugstore.errors import ConfigurationError
 
-_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-_Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
+_Arguments = tuple[tuple[str, ...], tuple[Any, ...], dict[str, Any]]
+"""Names of parameters, and arguments by place and by name. What a method is called on is none of them."""
+
+Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
+"""What wrapt calls: the function (bound), what it is bound to, and the arguments."""
 
 
 class _BoundRecordedFunction(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
@@ -47,7 +50,7 @@ class RecordedFunction(wrapt.FunctionWrapper):  # type: ignore[type-arg]
     __bound_function_wrapper__ = _BoundRecordedFunction
 
     def __init__(self, function: Any, component: Component) -> None:
-        super().__init__(function, _wrapper(function, component))
+        super().__init__(function, call_wrapper(function, component))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.__qualname__
@@ -75,7 +78,8 @@ def record(function: Any, component: Component) -> Any:
     return RecordedFunction(function, component)
 
 
-def _wrapper(function: Any, component: Component) -> _Wrapper:
+def call_wrapper(function: Any, component: Component) -> Wrapper:
+    """Return what wrapt calls in place of `function`: it calls what it is given, and records that as `component`."""
     plain = function.__func__ if isinstance(function, (classmethod, staticmethod)) else function
     while isinstance(plain, partial):
         plain = plain.func
@@ -88,7 +92,7 @@ def _wrapper(function: Any, component: Component) -> _Wrapper:
     return _plain(component)
 
 
-def _plain(component: Component) -> _Wrapper:
+def _plain(component: Component) -> Wrapper:
     meter = component.meter
 
     def call(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -108,7 +112,8 @@ def _plain(component: Component) -> _Wrapper:
                 meter.call_count += 1
                 meter.duration_ns += duration_ns
             return result
-        recorded = begin(component, arguments=(args, kwargs))
+        names = component.parameters if instance is None else component.bound_parameters
+        recorded = begin(component, arguments=(names, args, kwargs))
         if recorded is None:
             return wrapped(*args, **kwargs)
         try:
@@ -137,10 +142,11 @@ def count_unsampled(component: Component, duration_ns: int, error: BaseException
     meter.duration_ns += duration_ns
 
 
-def _stepwise(component: Component, kind: Callable[..., Any]) -> _Wrapper:
+def _stepwise(component: Component, kind: Callable[..., Any]) -> Wrapper:
     def call(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         made = wrapped(*args, **kwargs)
-        return kind(made, component, (args, kwargs))
+        names = component.parameters if instance is None else component.bound_parameters
+        return kind(made, component, (names, args, kwargs))
 
     return call
 

@@ -90,10 +90,17 @@ class WorkflowTrackerInstrumentor(HookInstrumentor):
     hook = "workflow_tracker"
 
 
+class AutoEvolverInstrumentor(HookInstrumentor):
+    """`AutoEvolver`: evolutions of nodes, and what it asks and notes."""
+
+    hook = "auto_evolver"
+
+
 HOOKS: tuple[type[HookInstrumentor], ...] = (
     RegistryInstrumentor,
     NodeRunnerInstrumentor,
     NodeRuntimeInstrumentor,
     ToolsManagerInstrumentor,
     WorkflowTrackerInstrumentor,
+    AutoEvolverInstrumentor,
 )

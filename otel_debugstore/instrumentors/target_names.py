@@ -1,4 +1,7 @@
-"""What a target says: `module:function=layer`, `module:Class.method=layer`, with globs in either name."""
+"""What a target says: `module:function=layer`, `module:Class.method=layer`, with globs in either name.
+
+After the layer may stand what is declared of it: `pure`, `replayable`, `not-replayable`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,13 @@ from otel_debugstore.instrumentors.module_names import WILDCARDS, is_matched
 from otel_debugstore.layers import LAYERS, Layer
 
 _PART: Final = r"[\w*?\[\]!-]+"
-_TARGET: Final = re.compile(rf"\s*({_PART}(?:\.{_PART})*)\s*:\s*({_PART}(?:\.{_PART})*)\s*=\s*(\w+)\s*")
+_TARGET: Final = re.compile(rf"\s*({_PART}(?:\.{_PART})*)\s*:\s*({_PART}(?:\.{_PART})*)\s*=\s*(\w+)((?:\s+[\w-]+)*)\s*")
 _FORMS: Final = "MODULE:FUNCTION=LAYER or MODULE:CLASS.METHOD=LAYER, where * and ? stand for parts of names"
+_DECLARED: Final[dict[str, dict[str, bool]]] = {
+    "pure": {"pure": True},
+    "replayable": {"replayable": True},
+    "not-replayable": {"replayable": False},
+}
 
 
 class Target(NamedTuple):
@@ -24,6 +32,8 @@ class Target(NamedTuple):
     """A glob for each name on the way from the module to the function."""
     layer: Layer
     text: str
+    replayable: bool | None = None
+    pure: bool | None = None
 
     def is_in(self, module: str) -> bool:
         """Return whether a module of this name may hold some."""
@@ -39,15 +49,20 @@ def parse_target(text: str) -> Target:
     """Return what a target says.
 
     Raises:
-        ConfigurationError: It can't be parsed, or names no layer.
+        ConfigurationError: It can't be parsed, names no layer, or declares what there is not.
     """
     found = _TARGET.fullmatch(text)
     layer = next((known for known in LAYERS if found and known == found[3].lower()), None)
-    if found is None or layer is None:
+    words = found[4].lower().split() if found else []
+    if found is None or layer is None or not _DECLARED.keys() >= set(words):
         raise ConfigurationError(
-            f"Target {text!r} can't be used: it has to be {_FORMS}, and LAYER one of {', '.join(LAYERS)}."
+            f"Target {text!r} can't be used: it has to be {_FORMS}, and LAYER one of {', '.join(LAYERS)}, after which "
+            f"{', '.join(_DECLARED)} may stand."
         )
-    return Target(found[1], tuple(found[2].split(".")), layer, text.strip())
+    declared: dict[str, bool] = {}
+    for word in words:
+        declared |= _DECLARED[word]
+    return Target(found[1], tuple(found[2].split(".")), layer, text.strip(), **declared)
 
 
 def is_named(name: str, glob: str) -> bool:

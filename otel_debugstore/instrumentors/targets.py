@@ -92,7 +92,7 @@ class TargetInstrumentor(Instrumentor):
         from otel_debugstore.instrumentors.patching import OurWrapper, TargetFunction
 
         if not isinstance(found, (RecordedFunction, OurWrapper)):
-            recorded: Any = instrument(target.layer)(found)
+            recorded: Any = instrument(target.layer, replayable=target.replayable, pure=target.pure)(found)
             self._patches.replace(owner, name, TargetFunction(recorded, self._patches.is_on))
 
     def _say_what_is_missing(self) -> None:

@@ -24,6 +24,15 @@ from otel_debugstore_exporters import archive, codec, importer, journal, merging
 from otel_debugstore_exporters.batch import batch_from_records
 from otel_debugstore_exporters.session import SessionPaths
 from sessions import span
+from state_roles import (  # noqa: F401  # roles
+    audit_again,
+    change_state,
+    claim_all,
+    fill_state,
+    fork_while_changing,
+    fork_while_state_is_locked,
+    use_state,
+)
 
 DEADLY = {"os.link", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.utime", "test.sql", "test.commit"}
 

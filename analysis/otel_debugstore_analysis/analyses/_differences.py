@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -23,8 +22,7 @@ from otel_debugstore_analysis.analyses._quantiles import Floats
 from otel_debugstore_analysis.analyses._structure import structure
 from otel_debugstore_analysis.analyses.critical_path import path
 from otel_debugstore_analysis.analyses.statistics import benjamini_hochberg
-from otel_debugstore_analysis.query import Engine, Selection, SpanFrame, Table, tables
-from otel_debugstore_analysis.query._frame import frame, sample
+from otel_debugstore_analysis.query import SpanFrame, Table
 
 CHILDREN: Final = (
     "parent",
@@ -61,21 +59,6 @@ class _Calls(NamedTuple):
     mean: float
     variance: float
     evidence: tuple[str, ...]
-
-
-def sampled(engine: Engine, selection: Selection, max_traces: int, max_spans: int) -> SpanFrame:
-    """Return the spans of a sample of the traces that have a selected span.
-
-    These are the first traces that `query.frame` takes; few are found faster by their ids.
-    """
-    rows = tables.run(engine, sample, selection.filter, max_traces, **selection.parameters)
-    ids = tuple(row[0] for row in rows)
-    chosen = Selection(where={"trace_id": ids}) if ids else selection
-    found = frame(engine, selection=chosen, max_traces=max_traces, max_spans=max_spans)
-    if not rows or rows[0][2] <= len(rows):
-        return found
-    note = f"{len(rows):,} of {rows[0][2]:,} traces are looked at, a sample by their ids."
-    return replace(found, notes=(note, *found.notes))
 
 
 def children_compared(before: SpanFrame, after: SpanFrame, limit: int) -> Table:

@@ -109,9 +109,11 @@ class _Shapes(NamedTuple):
 
     def counts(self) -> dict[int, dict[int, int]]:
         """Return by operation and shape how many calls there are."""
-        pairs, count = np.unique(np.stack([self.operation, self.shape]), axis=1, return_counts=True)
+        shapes, code = np.unique(self.shape, return_inverse=True)
+        pairs, count = np.unique(self.operation * max(len(shapes), 1) + code, return_counts=True)
         found: dict[int, dict[int, int]] = {}
-        for operation, shape, number in zip(*pairs.tolist(), count.tolist(), strict=True):
+        operations, codes = np.divmod(pairs, max(len(shapes), 1))
+        for operation, shape, number in zip(operations.tolist(), shapes[codes].tolist(), count.tolist(), strict=True):
             found.setdefault(operation, {})[shape] = number
         return found
 
@@ -152,18 +154,29 @@ def _stops(now: _Shapes, before: _Shapes) -> dict[tuple[int, int], float]:
         known = counts_before.get(operation, {})
         if len(known) + len(shapes) <= 1 or not known or shapes.keys() == known.keys() == {0}:
             continue
-        shapes, known = _frequent(shapes), _frequent(known)
-        for shape, count in shapes.items():
-            further = [other for other in known if sets[shape] < sets[other]]
-            if not further:
-                continue
-            reached = sum(number for other, number in shapes.items() if sets[shape] <= sets[other])
-            reached_before = sum(known[other] for other in further) + known.get(shape, 0)
-            parts = np.array([count, reached, known.get(shape, 0), reached_before], np.float64)
-            share = float(risen(*parts))
-            if share > 0:
-                found[operation, shape] = share
+        for shape, share in _stops_of(_frequent(shapes), _frequent(known), sets):
+            found[operation, shape] = share
     return found
+
+
+def _stops_of(
+    now: Mapping[int, int], before: Mapping[int, int], sets: Mapping[int, frozenset[int]]
+) -> list[tuple[int, float]]:
+    """Return the shapes of an operation at which more calls stop than before, and how much, of its calls by shape."""
+    shapes = [*now, *(shape for shape in before if shape not in now)]
+    children = {child: place for place, child in enumerate(set[int]().union(*(sets[shape] for shape in shapes)))}
+    has = np.zeros((len(shapes), len(children)), np.float64)
+    for place, shape in enumerate(shapes):
+        has[place, [children[child] for child in sets[shape]]] = 1
+    is_within = has @ (1 - has).T == 0  # by two shapes whether the one's children are all among the other's
+    is_below = is_within & ~np.eye(len(shapes), dtype=np.bool_)
+    count = np.array([now.get(shape, 0) for shape in shapes], np.float64)
+    count_before = np.array([before.get(shape, 0) for shape in shapes], np.float64)
+    reached = is_within @ count
+    reached_before = is_within @ count_before
+    share = risen(count, reached, count_before, reached_before)
+    stops = (count > 0) & (is_below @ (count_before > 0)) & (share > 0)
+    return [(shapes[place], float(share[place])) for place in np.flatnonzero(stops).tolist()]
 
 
 def _frequent(shapes: dict[int, int]) -> dict[int, int]:

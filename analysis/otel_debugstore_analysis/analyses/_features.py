@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from otel_debugstore import attributes as names
 from otel_debugstore_analysis.analyses._calls import Bools, Floats, Ints
 from otel_debugstore_analysis.analyses.statistics import benjamini_hochberg, two_shares
 
@@ -26,6 +27,20 @@ MIN_CALLS: Final = 3
 MAX_VALUES: Final = 50
 MAX_KEYS: Final = 100
 MAX_TEXT: Final = 200
+SAYS_THAT_IT_FAILED: Final = frozenset(
+    {
+        names.ERROR_TYPE,
+        names.EXCEPTION_TYPE,
+        names.EXCEPTION_MESSAGE,
+        names.OUTCOME,
+        names.RECORD_STATUS,
+        "error",
+        "exception.stacktrace",
+        "otel.status_code",
+        "otel.status_description",
+    }
+)
+"""Attributes that say that a call failed, and not why."""
 _MAX_BINS: Final = 4
 _FEW_NUMBERS: Final = 8
 
@@ -69,15 +84,21 @@ class Units(NamedTuple):
     process: Ints
 
 
-def attribute_features(kind: str, texts: Sequence[str | None]) -> list[Feature]:
-    """Return a feature a key of JSON objects, one a call; lists and maps, nulls and empty texts are no values."""
+def attribute_features(kind: str, texts: Sequence[str | None], first: int | None = None) -> list[Feature]:
+    """Return a feature a key of JSON objects, one a call; lists and maps, nulls and empty texts are no values.
+
+    Args:
+        kind: That of the features.
+        texts: By call.
+        first: Only keys that these first calls have count, those first that most of them have.
+    """
     parsed: dict[str, dict[str, str]] = {}
     rows: list[dict[str, str]] = []
     for text in texts:
         if text not in parsed:
             parsed[text or ""] = _scalars(text)
         rows.append(parsed[text or ""])
-    counts = Counter(key for row in rows for key in row)
+    counts = Counter(key for row in rows[:first] for key in row)
     keys = sorted(counts, key=lambda key: (-counts[key], key))[:MAX_KEYS]
     return [Feature(kind, key, [row.get(key) for row in rows]) for key in keys]
 
@@ -89,17 +110,17 @@ def _scalars(text: str | None) -> dict[str, str]:
         return {}
     if not isinstance(found, dict):
         return {}
-    return {key: scalar for key, value in found.items() if (scalar := _scalar(value))}
-
-
-def _scalar(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, str) and not value.startswith(("[", "{")):
-        return value[:MAX_TEXT]
-    return None
+    scalars = {}
+    for key, value in found.items():
+        kind = type(value)
+        if kind is str:
+            if value and value[0] not in "[{":
+                scalars[key] = value[:MAX_TEXT]
+        elif kind is bool:
+            scalars[key] = "true" if value else "false"
+        elif kind is int or kind is float:
+            scalars[key] = str(value)
+    return scalars
 
 
 def binned(feature: Feature) -> Feature:
@@ -169,12 +190,13 @@ def _order(one: Found, q_value: float) -> tuple[Any, ...]:
 def _of_feature(
     feature: Feature, is_hit: Bools, weight: Floats, units: Units, hit_share: float
 ) -> list[tuple[Found, float]]:
-    counts = Counter(value for value in feature.values if value is not None)
-    of_hits_only = zip(feature.values, is_hit.tolist(), strict=True)
-    hits = Counter(value for value, hit in of_hits_only if hit and value is not None)
+    counts, hits = Counter(feature.values), Counter(itertools.compress(feature.values, is_hit.tolist()))
+    for counted in (counts, hits):
+        del counted[None]
     if len(counts) < 2 and sum(counts.values()) == len(feature.values):
         return []
-    values = sorted((v for v in counts if counts[v] >= MIN_CALLS and hits[v]), key=lambda v: (-hits[v], v))
+    known = (v for v in counts if v is not None and counts[v] >= MIN_CALLS and hits[v])
+    values = sorted(known, key=lambda v: (-hits[v], v))
     numbers = {value: number for number, value in enumerate(values[:MAX_VALUES])}
     codes = np.array([numbers.get(value, -1) if value is not None else -1 for value in feature.values], np.int64)
     unit, code = _unit(feature.values, units)

@@ -16,7 +16,12 @@ MANY: Final = 3
 
 
 class Finding(NamedTuple):
-    """A row of `patterns`; `is_sampled` says that it is of the traces that were looked at only."""
+    """A row of `patterns`.
+
+    Attributes:
+        is_sampled: Whether it is of the traces that were looked at only.
+        proofs: How many occurrences show that time could be saved; None for all.
+    """
 
     pattern: str
     parent: str | None
@@ -28,6 +33,7 @@ class Finding(NamedTuple):
     detail: str
     trace_ids: tuple[str, ...]
     is_sampled: bool = True
+    proofs: float | None = None
 
     @property
     def order(self) -> tuple[Any, ...]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import ibis
-import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,8 +15,11 @@ from otel_debugstore_analysis.analyses._structure import Ints
 from otel_debugstore_analysis.query import Engine, Selection, tables
 from otel_debugstore_analysis.query._columns import numpy_of
 from otel_debugstore_analysis.query._frame import Coded, SpanFrame
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import Filter, attributes_among
-from otel_debugstore_exporters import schema
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 SIZES: Final = (
     "items",
@@ -160,7 +161,7 @@ def _sizes(engine: Engine, spans: SpanFrame) -> dict[str, Floats]:
         if isinstance(column, Coded):
             found[name] = np.array([_number(text) for text in column.values])[column.codes]
     digest = spans.extra.get(names.INPUT_DIGEST)
-    if isinstance(digest, Coded) and engine.dialect == "duckdb":
+    if isinstance(digest, Coded):
         found[_PAYLOAD] = _payload_sizes(engine, digest)[digest.codes]
     return found
 
@@ -174,7 +175,7 @@ def _number(text: str | None) -> float:
 
 
 def _payload_sizes(engine: Engine, digest: Coded) -> Floats:
-    """Return the sizes of payloads in bytes; these lie on the machine that recorded them, and in no ClickHouse."""
+    """Return the sizes of payloads in bytes; NaN where it is not known."""
     query = tables.compiled(engine.dialect, _payloads)
     payloads = engine.fetch_arrow(query, {}, further=True)
     place = pc.index_in(pa.array(digest.values, pa.string()), value_set=payloads["digest"].combine_chunks())
@@ -183,7 +184,5 @@ def _payload_sizes(engine: Engine, digest: Coded) -> Floats:
 
 
 def _payloads() -> ir.Table:
-    types = {"digest": "string", "size_bytes": "int64"}
-    assert types.keys() <= schema.TABLES["payloads"].keys()
-    payloads = ibis.table(types, name="payloads")
+    payloads = tables.payloads()
     return payloads.select("digest", "size_bytes").order_by("digest").limit(_MAX_PAYLOADS)

@@ -8,14 +8,15 @@ a session, it doesn't.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
-
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_debugstore_analysis.analyses._wanted import Key, Wanted, WantedValues, wanted_spans
 from otel_debugstore_analysis.query import Engine, Selection, tables
 from otel_debugstore_analysis.query._groups import FAR_NS, Grouped, Shape, grouped, percentiles, reached
 from otel_debugstore_analysis.query._selection import Filter
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 SESSION: Final = ("session",)
 PROCESS: Final = ("session", "pid")

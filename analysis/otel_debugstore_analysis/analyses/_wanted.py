@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_debugstore_analysis.query import Selection, tables
 from otel_debugstore_analysis.query._selection import Filter, attributes_among
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 Key = tuple[Any, ...]
 WantedValues = tuple[tuple[int, bool], ...]

@@ -6,9 +6,10 @@ in nanoseconds saved for each second of observation, so that they can be compare
 
     expected_ns_per_s = saved_ns_per_s * confidence,    confidence = n / (n + 1.96^2)
 
-where n is the number of runs (or of occurrences of the habit) that it was seen in. That is the lower end of Wilson's
-95 % interval of a share that was n of n: how often, at least, it can be expected to save something where it did so n
-times. So what was seen twice comes after what was seen two hundred times, if they save the same.
+where n is the number of runs that it was seen in (or of occurrences that prove the habit: see `patterns`). That is the
+lower end of Wilson's 95 % interval of a share that was n of n: how often, at least, it can be expected to save
+something where it did so n times. So what was seen twice comes after what was seen two hundred times, if they save the
+same.
 
 Savings overlap: making a component faster and calling it less often save the same time once. They must not be added up.
 
@@ -18,22 +19,24 @@ Sources: those of `whatif` and `patterns`; Wilson (1927).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
-
-import ibis
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_debugstore.errors import QueryError
-from otel_debugstore_analysis.analyses.patterns import patterns
+from otel_debugstore_analysis.analyses.patterns import patterns_of, spans_of
 from otel_debugstore_analysis.analyses.statistics import wilson
-from otel_debugstore_analysis.analyses.whatif import whatif
+from otel_debugstore_analysis.analyses.whatif import whatif_of
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
-from otel_debugstore_analysis.query._frame import MAX_SPANS, MAX_TRACES
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import Filter, attributes_among
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 FASTER: Final = 0.5
 MIN_EXECUTIONS: Final = 10
 LOOKED_AT: Final = 50
+MAX_TRACES: Final = 3_000
+MAX_SPANS: Final = 100_000
 MAX_COMPONENTS: Final = 10_000
 EVIDENCE: Final = 3
 COLUMNS: Final = (
@@ -61,6 +64,9 @@ class _Use(NamedTuple):
     processes: int
 
 
+_Uses = Mapping[str | None, _Use]
+
+
 class _Candidate(NamedTuple):
     kind: str
     component: str | None
@@ -70,6 +76,7 @@ class _Candidate(NamedTuple):
     p95_saved_ns: float | None
     detail: str
     trace_ids: tuple[str, ...]
+    use: _Use | None
 
     @property
     def confidence(self) -> float:
@@ -115,27 +122,26 @@ def candidates(
     """
     if min_executions < 0 or min_duration_ns < 0:
         raise QueryError("Calls and durations can't be fewer or less than 0.")
-    faster_table = whatif(
-        engine, selection=selection, faster=(faster,), limit=LOOKED_AT, max_traces=max_traces, max_spans=max_spans
-    )
-    habits = patterns(engine, selection=selection, limit=LOOKED_AT, max_traces=max_traces)
+    spans = spans_of(engine, selection, max_traces, max_spans)
+    faster_table = whatif_of(spans, faster=(faster,), limit=LOOKED_AT)
+    habits = patterns_of(engine, spans, selection, limit=LOOKED_AT)
     uses = _uses(engine, selection)
-    found = [*_faster(faster_table, faster), *_habits(habits)]
+    found = [*_faster(faster_table, faster, uses), *_habits(habits, uses)]
     kept = [
         one
         for one in found
         if one.saved_ns_per_s > 0
-        and (use := uses.get(one.component)) is not None
-        and use.executions >= min_executions
-        and use.mean_ns >= min_duration_ns
+        and one.use is not None
+        and one.use.executions >= min_executions
+        and one.use.mean_ns >= min_duration_ns
     ]
     kept.sort(key=lambda one: one.order)
     left_out = len(kept[limit:]) + max(faster_table.left_out or 0, 0) + max(habits.left_out or 0, 0)
     notes = tuple(dict.fromkeys((*faster_table.notes, *habits.notes)))
-    return Table(COLUMNS, [_row(one, uses) for one in kept[:limit]], left_out, (*notes, *_notes(found, kept)))
+    return Table(COLUMNS, [_row(one) for one in kept[:limit]], left_out, (*notes, *_notes(found, kept)))
 
 
-def _faster(table: Table, share: float) -> list[_Candidate]:
+def _faster(table: Table, share: float, uses: _Uses) -> list[_Candidate]:
     """Return a candidate a component: what it saves in all workflows."""
     by_component: dict[str | None, list[dict[str, Any]]] = {}
     for row in table.dicts():
@@ -157,28 +163,37 @@ def _faster(table: Table, share: float) -> list[_Candidate]:
                 p95_saved_ns=max(row["p95_saved_ns"] for row in saving),
                 detail=f"{share:.0%} less time of its own saves {first['saved_share']:.1%} of {first['workflow']}",
                 trace_ids=tuple(evidence)[:EVIDENCE],
+                use=uses.get(component),
             )
         )
     return found
 
 
-def _habits(table: Table) -> list[_Candidate]:
+def _habits(table: Table, uses: _Uses) -> list[_Candidate]:
     return [
         _Candidate(
             kind=row["pattern"],
             component=row["component"],
             where=row["parent"],
             saved_ns_per_s=float(row["saved_ns_per_s"] or 0.0),
-            observations=row["occurrences"],
+            observations=row["proofs"],
             p95_saved_ns=None,
             detail=row["detail"],
             trace_ids=row["trace_ids"],
+            use=uses.get(row["component"]) or _use_of_several(row, uses),
         )
         for row in table.dicts()
     ]
 
 
-def _uses(engine: Engine, selection: Selection) -> dict[str | None, _Use]:
+def _use_of_several(row: Mapping[str, Any], uses: _Uses) -> _Use | None:
+    """Return the use of calls of several components, if their parent is selected: as often as they come together."""
+    if row["pattern"] != "serial_calls" or row["parent"] not in uses:
+        return None
+    return _Use(row["occurrences"], row["total_ns"] / max(row["calls"], 1), uses[row["parent"]].processes)
+
+
+def _uses(engine: Engine, selection: Selection) -> _Uses:
     rows = tables.run(engine, _by_component, selection.filter, MAX_COMPONENTS, **selection.parameters)
     return {row[0]: _Use(row[1], row[2] / row[1] if row[1] else 0.0, row[3]) for row in rows}
 
@@ -195,8 +210,8 @@ def _by_component(shape: Filter, limit: int) -> ir.Table:
     return groups.order_by(ibis.desc("total_ns"), "component").limit(limit)
 
 
-def _row(one: _Candidate, uses: Mapping[str | None, _Use]) -> tuple[Any, ...]:
-    use = uses[one.component]
+def _row(one: _Candidate) -> tuple[Any, ...]:
+    assert one.use is not None
     return (
         one.kind,
         one.component,
@@ -205,9 +220,9 @@ def _row(one: _Candidate, uses: Mapping[str | None, _Use]) -> tuple[Any, ...]:
         one.saved_ns_per_s,
         one.confidence,
         one.observations,
-        round(use.executions),
-        use.mean_ns,
-        use.processes,
+        round(one.use.executions),
+        one.use.mean_ns,
+        one.use.processes,
         one.p95_saved_ns,
         one.detail,
         one.trace_ids,

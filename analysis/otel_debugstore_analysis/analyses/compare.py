@@ -18,20 +18,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import ibis.expr.types as ir
 import numpy as np
 
 from otel_debugstore.errors import QueryError
-from otel_debugstore_analysis.analyses._differences import children_compared, critical_paths_compared, sampled
+from otel_debugstore_analysis.analyses._differences import children_compared, critical_paths_compared
 from otel_debugstore_analysis.analyses._points import PROCESS, SESSION, Point, points
 from otel_debugstore_analysis.analyses._quantiles import Floats
 from otel_debugstore_analysis.analyses._wanted import Key, Wanted
 from otel_debugstore_analysis.analyses.statistics import Ratio, benjamini_hochberg, ratio_of_medians, welch
-from otel_debugstore_analysis.query import Engine, Selection, Table, tables
+from otel_debugstore_analysis.query import Engine, Selection, Table, frame, tables
 from otel_debugstore_analysis.query._groups import Grouped, Shape, columns_of, grouped, titles
 from otel_debugstore_analysis.query._selection import Filter, attributes_among
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 Side = Selection | Sequence[str]
 """Spans: a selection, or those of sessions."""
@@ -136,7 +138,7 @@ def compare(
     components = _components(engine, columns, sides, min_effect, limit)
     if not max_traces:
         return Comparison(components, *_nothing(), of_sides)
-    frames = [sampled(engine, side.selection, max_traces, MAX_SPANS) for side in sides]
+    frames = [frame(engine, selection=s.selection, max_traces=max_traces, max_spans=MAX_SPANS) for s in sides]
     children = children_compared(frames[0], frames[1], limit)
     return Comparison(components, children, critical_paths_compared(frames[0], frames[1], limit), of_sides)
 

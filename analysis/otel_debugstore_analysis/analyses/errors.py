@@ -3,41 +3,54 @@
 A group are the spans with status ERROR, one exception type and one message after numbers, ids, paths, quoted texts and
 addresses in it were masked (see `_masking`). The message is the exception's, else the status's. Counts are by weights.
 
-`common` compares a sample of a group's calls with one of calls of the same components that did not fail. For a field
-with a value, `share` is the part of the failing calls that have it, `other_share` that of the others, where each
-component counts as much as among the failing ones; `lift` is the one by the other. Significance is of traces and not of
-calls, since a retried call fails again for the same reason: Fisher's exact or the z-test where one component fails,
-Mantel and Haenszel's where several do; corrected for the number of values looked at (Benjamini and Hochberg).
+`common` compares a sample of a group's calls with one of calls of the same components that did not fail, by the fields
+of spans, their attributes and those of their resources: see `_in_common`.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import ibis
-import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
 
-from otel_debugstore_analysis.analyses._masking import masked, masked_array
-from otel_debugstore_analysis.analyses.statistics import benjamini_hochberg, two_shares
+from otel_debugstore import attributes as names
+from otel_debugstore_analysis.analyses._error_calls import FIELDS, Group, Sample, failed, of_groups, sample, seen
+from otel_debugstore_analysis.analyses._features import SAYS_THAT_IT_FAILED, Feature, attribute_features, binned
+from otel_debugstore_analysis.analyses._in_common import Calls
+from otel_debugstore_analysis.analyses._masking import masked
+from otel_debugstore_analysis.analyses._resources import resource_features
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
-from otel_debugstore_analysis.query._selection import Filter, attributes_among, column_of
+from otel_debugstore_analysis.query._columns import coded, numpy_of
+from otel_debugstore_analysis.query._ibis import ibis
+from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES, Filter
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    import ibis.expr.types as ir
 
-FIELDS: Final = ("service", "session", "pid", "thread_id", "layer", "kind", "name", "variant")
-MAX_SAMPLE: Final = 1_000
+MAX_SAMPLE: Final = 500
 MAX_GROUPS: Final = 5_000
 EVIDENCE: Final = 3
+PER_GROUP: Final = 5
+"""So many values of a group are shown, those that most tell its calls from the others."""
 _COMPONENTS: Final = 10
-_VALUES: Final = 10
-"""Of each field so many values are looked at: those that most failing calls have."""
-_SIGNIFICANT: Final = 0.05
-_LEAST_LIFT: Final = 1.2
-_DIGITS: Final = 4
+_COMPARED: Final = 100
+_MAX_COMPONENTS: Final = 200
+_TOLD_ALREADY: Final = frozenset(
+    {
+        names.COMPONENT,
+        names.LAYER,
+        names.VARIANT,
+        names.THREAD_ID,
+        names.SERVICE_NAME,
+        names.SESSION_ID,
+        names.PROCESS_PID,
+        names.RECORD_CODE,
+    }
+)
+"""Attributes that fields of spans are made of."""
 GROUP_COLUMNS: Final = (
     "exception_type",
     "message",
@@ -60,7 +73,6 @@ COMMON_COLUMNS: Final = (
     "traces",
     "other_traces",
 )
-Group = tuple[str | None, str]
 
 
 class Errors(NamedTuple):
@@ -76,12 +88,7 @@ class Errors(NamedTuple):
 
 
 def errors(
-    engine: Engine,
-    *,
-    selection: Selection = EVERYTHING,
-    limit: int = 20,
-    attributes: Sequence[str] = (),
-    max_sample: int = MAX_SAMPLE,
+    engine: Engine, *, selection: Selection = EVERYTHING, limit: int = 20, max_sample: int = MAX_SAMPLE
 ) -> Errors:
     """Return the errors in groups, and what the calls that fail have in common.
 
@@ -89,8 +96,7 @@ def errors(
         engine: Where the spans lie.
         selection: Which spans count.
         limit: How many rows of each table at most.
-        attributes: Keys of attributes that are looked at, beside `FIELDS`. Each takes time: most one that no span has.
-        max_sample: How many failing calls, and how many others, are compared.
+        max_sample: How many failing calls, and how many others, are compared, about.
 
     Raises:
         QueryError: A field can't be used.
@@ -100,11 +106,9 @@ def errors(
         return Errors(Table(GROUP_COLUMNS, [], 0, ("No call failed.",)), Table(COMMON_COLUMNS, []))
     groups = _Groups.of(rows)
     shown = groups.order[:limit]
-    fields = tuple(dict.fromkeys(map(column_of, (*FIELDS, *attributes))))
-    components = sorted({name for group in shown for name in groups.components[group] if name is not None})
-    failing = _failing(engine, selection, fields, max_sample)
-    others = _others(engine, selection, fields, components, max_sample) if components else []
-    of_group = {group: [call for call in failing if call.group == group] for group in shown}
+    compared = shown[:_COMPARED]
+    drawn = sample(engine, selection, groups.components_of(compared), sum(groups.spans.values()), max_sample)
+    evidence = _evidence(engine, selection, groups, compared, drawn)
     whole = sum(groups.calls.values())
     found = [
         (
@@ -113,18 +117,14 @@ def errors(
             groups.calls[group] / whole,
             *groups.times[group],
             tuple(name for name in groups.components[group] if name is not None)[:_COMPONENTS],
-            _evidence(of_group[group]),
+            evidence.get(group, ()),
         )
         for group in shown
     ]
     notes = (f"More than {MAX_GROUPS:,} groups: the rarest are left out.",) if len(rows) >= MAX_GROUPS else ()
-    common = [row for group in shown for row in _common(group, of_group[group], others, fields)]
-    sampled: tuple[str, ...] = ()
-    if sum(groups.spans.values()) > max_sample:
-        sampled = (f"{len(failing):,} failing calls are looked at of {sum(groups.spans.values()):,}, a sample.",)
     return Errors(
         Table(GROUP_COLUMNS, found, len(groups.order) - len(shown), notes),
-        Table(COMMON_COLUMNS, common[:limit], max(len(common) - limit, 0), sampled),
+        _common(engine, drawn, compared, sum(groups.spans.values()), limit),
     )
 
 
@@ -157,24 +157,14 @@ class _Groups(NamedTuple):
         }
         return _Groups(order, count, spans, times, named)
 
-
-class _Call(NamedTuple):
-    group: Group
-    component: str | None
-    trace_id: str
-    start_ns: int | None
-    weight: float
-    values: tuple[Any, ...]
-
-
-def _failed(shape: Filter, fields: tuple[str, ...] = ()) -> ir.Table:
-    spans = shape.apply(tables.spans(attributes_among((*shape.fields, *fields))))
-    spans = spans.filter(spans.status == "ERROR")
-    return spans.mutate(message=ibis.coalesce(spans.exception_message, spans.status_message))
+    def components_of(self, some: Sequence[Group]) -> list[str]:
+        """Return the components of some groups, if there are too many those of the most frequent."""
+        found = dict.fromkeys(name for group in some for name in self.components[group] if name is not None)
+        return sorted(list(found)[:_MAX_COMPONENTS])
 
 
 def _groups(shape: Filter, limit: int) -> ir.Table:
-    spans = _failed(shape).mutate(masked=lambda failed: masked(failed.message))
+    spans = failed(shape).mutate(masked=lambda failed: masked(failed.message))
     groups = spans.group_by("exception_type", "masked", "component").aggregate(
         count=spans.sample_weight.sum(),
         spans=spans.count(),
@@ -184,170 +174,49 @@ def _groups(shape: Filter, limit: int) -> ir.Table:
     return groups.order_by(ibis.desc("count"), "exception_type", "masked", "component").limit(limit)
 
 
-_READ: Final = ("exception_type", "message", "component", "trace_id", "start_ns", "sample_weight")
+def _evidence(
+    engine: Engine, selection: Selection, groups: _Groups, compared: Sequence[Group], drawn: Sample
+) -> dict[Group, tuple[str, ...]]:
+    """Return by group the traces of the latest calls of the sample; of those that are not in it, of the last call."""
+    calls = seen(drawn.failing)
+    rare = set(compared).difference(drawn.groups)
+    times = sorted({last_ns for group in rare if (last_ns := groups.times[group][1]) is not None})
+    if times:
+        calls += of_groups(engine, selection, times)
+    found: defaultdict[Group, dict[str, None]] = defaultdict(dict)
+    for call in sorted(calls, key=lambda call: (-(call.start_ns or 0), call.trace_id)):
+        found[call.group][call.trace_id] = None
+    return {group: tuple(traces)[:EVIDENCE] for group, traces in found.items()}
 
 
-def _failing(engine: Engine, selection: Selection, fields: tuple[str, ...], limit: int) -> list[_Call]:
-    query = tables.compiled(engine.dialect, _failing_sample, selection.filter, fields, limit)
-    return _calls(engine.fetch_arrow(query, selection.parameters, further=True))
+def _common(engine: Engine, drawn: Sample, shown: Sequence[Group], span_count: int, limit: int) -> Table:
+    both = pa.concat_tables([drawn.failing, drawn.others])
+    calls = Calls.of(
+        coded(both["component"]).codes.astype(np.int64),
+        coded(both["trace_id"]).codes.astype(np.int64),
+        numpy_of(both["sample_weight"]),
+        list(_features(engine, both, drawn.failing.num_rows)),
+    )
+    others = np.arange(drawn.failing.num_rows, both.num_rows)
+    rows, left_out = [], 0
+    for group in shown:
+        failing = np.array([place for place, one in enumerate(drawn.groups) if one == group], np.int64)
+        found = calls.in_common(failing, others) if len(failing) else []
+        rows += [(*group, *one) for one in found[:PER_GROUP]]
+        left_out += len(found[PER_GROUP:])
+    sampled: tuple[str, ...] = ()
+    if span_count > drawn.failing.num_rows:
+        sampled = (f"{drawn.failing.num_rows:,} failing calls are looked at of {span_count:,}, a sample.",)
+    return Table(COMMON_COLUMNS, rows[:limit], left_out + len(rows[limit:]), sampled)
 
 
-def _failing_sample(shape: Filter, fields: tuple[str, ...], limit: int) -> ir.Table:
-    return _sample(_failed(shape, fields), fields, limit)
-
-
-def _others(
-    engine: Engine, selection: Selection, fields: tuple[str, ...], components: Sequence[str], limit: int
-) -> list[_Call]:
-    """Return a sample of the calls of components that did not fail: those whose ids end in the least digits."""
-    parameters = selection.parameters | {f"component_{place}": name for place, name in enumerate(components)}
-    ((count,),) = tables.run(engine, _count_others, selection.filter, len(components), **parameters)
-    whole = 16**_DIGITS
-    below = min(math.ceil(whole * limit / max(count, 1)), whole - 1)
-    query = tables.compiled(engine.dialect, _other_sample, selection.filter, fields, len(components), limit)
-    return _calls(engine.fetch_arrow(query, parameters | {"below": f"{below:0{_DIGITS}x}"}, further=True))
-
-
-def _not_failed(shape: Filter, count: int, fields: tuple[str, ...] = ()) -> ir.Table:
-    spans = shape.apply(tables.spans(attributes_among((*shape.fields, *fields))))
-    among = [tables.parameter(f"component_{place}") for place in range(count)]
-    return spans.filter(spans.component.isin(among), spans.status != "ERROR")
-
-
-def _count_others(shape: Filter, count: int) -> ir.Table:
-    spans = _not_failed(shape, count)
-    return spans.aggregate(count=spans.count())
-
-
-def _other_sample(shape: Filter, fields: tuple[str, ...], count: int, limit: int) -> ir.Table:
-    spans = _not_failed(shape, count, fields)
-    spans = spans.filter(spans.span_id.right(_DIGITS) <= tables.parameter("below"))
-    return _sample(spans.mutate(message=ibis.null("string")), fields, limit)
-
-
-def _sample(spans: ir.Table, fields: tuple[str, ...], limit: int) -> ir.Table:
-    """Return the spans whose ids end in the least digits: random ones, and the same on every engine."""
-    spans = spans.mutate(order=spans.span_id.right(8)).order_by("order", "span_id", "trace_id", "start_ns", "pid")
-    named = {f"field_{place}": spans[name].cast("string") for place, name in enumerate(fields)}
-    return spans.select(*_READ, **named).limit(limit)
-
-
-def _calls(rows: pa.Table) -> list[_Call]:
-    messages = masked_array(rows["message"])
-    columns = [rows[name].to_pylist() for name in rows.column_names]
-    return [
-        _Call((kind, message), component, trace_id, start_ns, weight, tuple(values))
-        for message, kind, _, component, trace_id, start_ns, weight, *values in zip(messages, *columns, strict=True)
-    ]
-
-
-def _evidence(calls: Sequence[_Call]) -> tuple[str, ...]:
-    """Return the traces of the latest calls."""
-    latest = sorted(calls, key=lambda call: (-(call.start_ns or 0), call.trace_id))
-    return tuple(dict.fromkeys(call.trace_id for call in latest))[:EVIDENCE]
-
-
-def _common(
-    group: Group, failing: Sequence[_Call], others: Sequence[_Call], fields: tuple[str, ...]
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the values that failing calls have significantly more often, the largest lift first."""
-    affected = {call.component for call in failing}
-    beside = [call for call in others if call.component in affected]
-    strata = _strata(failing, beside)
-    seen = [
-        (field, value, _Comparison.of(number, value, strata))
-        for number, field in enumerate(fields)
-        for value in _most(failing, number)
-        if len({call.values[number] for call in (*failing, *beside)}) > 1
-    ]
-    q_values = benjamini_hochberg([comparison.p_value for *_, comparison in seen])
-    rows = []
-    for (field, value, found), q in zip(seen, q_values, strict=True):
-        lift = found.share / found.other_share if found.other_share else None
-        if q <= _SIGNIFICANT and (lift is None or lift >= _LEAST_LIFT):
-            name = field.removeprefix("attributes.")
-            row = (*group, name, value, found.share, found.other_share, lift, q, found.traces, found.other_traces)
-            rows.append(row)
-    rows.sort(key=lambda row: (-row[4] if row[6] is None else 0.0, -(row[6] or math.inf), -row[4], row[2], row[3]))
-    yield from rows
-
-
-def _most(calls: Sequence[_Call], number: int) -> list[Any]:
-    """Return the values of a field that most calls have."""
-    counts = Counter(call.values[number] for call in calls if call.values[number] is not None)
-    return sorted(counts, key=lambda value: (-counts[value], value))[:_VALUES]
-
-
-class _Comparison(NamedTuple):
-    """How many of the failing calls have a value, and how many of the others."""
-
-    share: float
-    other_share: float
-    traces: int
-    other_traces: int
-    p_value: float
-
-    @staticmethod
-    def of(number: int, value: Any, strata: Sequence[_Stratum]) -> _Comparison:
-        """Compare how many have this value of the field of this number."""
-        counts = []
-        share = other_share = 0.0
-        whole = sum(stratum.failing.weight for stratum in strata)
-        for stratum in strata:
-            part = stratum.failing.weight / whole
-            having = [[call for call in side.calls if call.values[number] == value] for side in stratum]
-            share += part * stratum.failing.share(having[0])
-            other_share += part * stratum.others.share(having[1])
-            counts.append([(_traces(some), side.traces) for some, side in zip(having, stratum, strict=True)])
-        traces, other_traces = (sum(both[side][0] for both in counts) for side in range(2))
-        return _Comparison(share, other_share, traces, other_traces, _p_value(counts))
-
-
-class _Side(NamedTuple):
-    """Calls of one component, all of which failed or none."""
-
-    calls: list[_Call]
-    weight: float
-    traces: int
-
-    def share(self, some: Sequence[_Call]) -> float:
-        """Return how much of the weight some of the calls have."""
-        return sum(call.weight for call in some) / self.weight if self.weight else 0.0
-
-
-class _Stratum(NamedTuple):
-    """The calls of one component."""
-
-    failing: _Side
-    others: _Side
-
-
-def _strata(failing: Sequence[_Call], others: Sequence[_Call]) -> list[_Stratum]:
-    """Return calls by component."""
-    components = sorted({call.component for call in failing}, key=lambda name: name or "")
-    sides: list[dict[str | None, list[_Call]]] = [{name: [] for name in components} for _ in range(2)]
-    for side, calls in zip(sides, (failing, others), strict=True):
-        for call in calls:
-            side[call.component].append(call)
-    return [_Stratum(*(_side(side[name]) for side in sides)) for name in components]
-
-
-def _side(calls: list[_Call]) -> _Side:
-    return _Side(calls, sum(call.weight for call in calls), _traces(calls))
-
-
-def _traces(calls: Sequence[_Call]) -> int:
-    return len({call.trace_id for call in calls})
-
-
-def _p_value(strata: Sequence[Sequence[tuple[int, int]]]) -> float:
-    """Return how likely such differences are by chance: of strata with (hits, count) of both sides each."""
-    told = [(one, other) for one, other in strata if one[1] and other[1]]
-    if len(told) == 1:
-        return two_shares(*told[0][0], *told[0][1])
-    difference = variance = 0.0
-    for (hits, count), (other_hits, other_count) in told:
-        whole, both = count + other_count, hits + other_hits
-        difference += hits - count * both / whole
-        variance += count * other_count * both * (whole - both) / (whole**2 * max(whole - 1, 1))
-    return math.erfc(abs(difference) / math.sqrt(2 * variance)) if variance > 0 else 1.0
+def _features(engine: Engine, calls: pa.Table, failing: int) -> Iterator[Feature]:
+    """Yield what is known of calls, of which so many, the first, failed; a name that fields have is one of these."""
+    for place, name in enumerate(FIELDS):
+        yield Feature("span", name, calls[f"field_{place}"].to_pylist())
+    attributes = attribute_features("attribute", calls[ALL_ATTRIBUTES].to_pylist(), failing)
+    resources = resource_features(engine, calls["resource_id"].to_pylist())
+    for one in (*attributes, *resources):
+        if one.key not in _TOLD_ALREADY | SAYS_THAT_IT_FAILED:
+            key = f"{ALL_ATTRIBUTES}.{one.key}" if one.key in FIELDS else one.key
+            yield binned(one._replace(key=key))

@@ -19,22 +19,34 @@ test; Benjamini and Hochberg (1995).
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final, NamedTuple
+from collections.abc import Set
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import ibis
-import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 
 from otel_debugstore import attributes as names
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.analyses._calls import Bools, Floats, Ints, Part
-from otel_debugstore_analysis.analyses._features import Feature, Units, attribute_features, telling, tests
+from otel_debugstore_analysis.analyses._features import (
+    SAYS_THAT_IT_FAILED,
+    Feature,
+    Units,
+    attribute_features,
+    telling,
+    tests,
+)
 from otel_debugstore_analysis.analyses._quantiles import quantiles
+from otel_debugstore_analysis.analyses._resources import resource_features
 from otel_debugstore_analysis.analyses.root_cause import COLUMNS, ranking
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, SpanFrame, Table, frame, tables
 from otel_debugstore_analysis.query._columns import numpy_of
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES, Filter, attributes_among
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 WHATS: Final = ("slow", "failing")
 SLOW_SHARE: Final = 0.9
@@ -118,7 +130,8 @@ def explain(
         note = f"{who} of {str(component)[:80]!r} {does}: there is nothing to tell apart."
         return Explanation(summary, Table(_FEATURES, [], 0, (note,)), _no_suspects(note))
     around = _around(engine, calls, is_hit, max_traces, max_spans)
-    features = _features(engine, calls, is_hit, weight, around, limit)
+    own = {*_OWN, *(SAYS_THAT_IT_FAILED if what == "failing" else ())}
+    features = _features(engine, calls, is_hit, weight, around, own, limit)
     return Explanation(summary, features, _suspects(around, is_hit, limit))
 
 
@@ -192,21 +205,22 @@ def _summary(
 
 
 class _Around(NamedTuple):
-    """Traces of some of the calls: by call its row in the frame, -1 where its trace isn't there."""
+    """Traces of some of the calls: by call its row in the frame, -1 where its trace isn't there; and what is said."""
 
     spans: SpanFrame
     row: Ints
+    notes: tuple[str, ...]
 
 
 def _around(engine: Engine, calls: pa.Table, is_hit: Bools, max_traces: int, max_spans: int) -> _Around:
     traces, ids = calls["trace_id"].to_pylist(), calls["span_id"].to_pylist()
     chosen: dict[str, None] = {}
+    counts: list[int] = []
     for wanted in (True, False):
         of_side = {trace for trace, hit in zip(traces, is_hit.tolist(), strict=True) if bool(hit) is wanted}
         chosen |= dict.fromkeys(sorted(of_side, key=lambda trace: (trace[-16:], trace))[:max_traces])
-    spans = frame(
-        engine, selection=Selection(where={"trace_id": tuple(chosen)}), max_traces=2 * max_traces, max_spans=max_spans
-    )
+        counts.append(len(of_side))
+    spans = frame(engine, trace_ids=tuple(chosen), max_traces=2 * max_traces, max_spans=max_spans)
     number = {trace: place for place, trace in enumerate(spans.trace_ids)}
     places: dict[tuple[int, str, int], int] = {}
     wanted_ids = set(ids)
@@ -219,16 +233,30 @@ def _around(engine: Engine, calls: pa.Table, is_hit: Bools, max_traces: int, max
         places.get((number.get(trace, -1), span, start or 0), -1)
         for trace, span, start in zip(traces, ids, starts, strict=True)
     ]
-    return _Around(spans, np.array(rows, np.int64))
+    return _Around(spans, np.array(rows, np.int64), (*_sampled(counts, max_traces), *spans.notes))
 
 
-def _features(engine: Engine, calls: pa.Table, is_hit: Bools, weight: Floats, around: _Around, limit: int) -> Table:
+def _sampled(counts: list[int], max_traces: int) -> tuple[str, ...]:
+    """Return a sentence if not all traces are looked at, of so many with slow or failing calls, and with others."""
+    if max(counts) <= max_traces:
+        return ()
+    looked_at = [f"{min(count, max_traces):,} of {count:,}" for count in counts]
+    return (
+        f"Callers, children and suspects are those of {looked_at[0]} traces with such calls and {looked_at[1]} with "
+        "others, samples by their ids.",
+    )
+
+
+def _features(
+    engine: Engine, calls: pa.Table, is_hit: Bools, weight: Floats, around: _Around, own: Set[str], limit: int
+) -> Table:
+    """Return the features; attributes that are among `own` are none."""
     features = [Feature("span", name, _texts(calls[name])) for name in _PLAIN]
     attributes = attribute_features("attribute", calls[ALL_ATTRIBUTES].to_pylist())
     for one in attributes:
-        if one.key not in _OWN:
+        if one.key not in own:
             features.append(one._replace(kind="input") if one.key in _INPUTS or "input" in one.key else one)
-    features += _of_resources(engine, calls["resource_id"].to_pylist())
+    features += resource_features(engine, calls["resource_id"].to_pylist())
     units = Units(_coded(calls["trace_id"].to_pylist()), _coded(list(zip(*_process(calls), strict=True))))
     hit_share = float(weight[is_hit].sum() / weight.sum())
     found = tests(features, is_hit, weight, units, hit_share)
@@ -240,7 +268,7 @@ def _features(engine: Engine, calls: pa.Table, is_hit: Bools, weight: Floats, ar
     told = telling(found)
     rows = [(*one[:7], q_value, one.unit, (calls["trace_id"][one.example].as_py(),)) for one, q_value in told[:limit]]
     notes = () if rows else ("Nothing that is known of the calls tells them apart.",)
-    return Table(_FEATURES, rows, len(told) - len(rows), (*around.spans.notes, *notes))
+    return Table(_FEATURES, rows, len(told) - len(rows), (*around.notes, *notes))
 
 
 def _texts(column: pa.ChunkedArray) -> list[str | None]:
@@ -254,21 +282,6 @@ def _process(calls: pa.Table) -> tuple[list[Any], list[Any]]:
 def _coded(values: list[Any]) -> Ints:
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
-
-
-def _of_resources(engine: Engine, ids: list[str | None]) -> list[Feature]:
-    wanted = sorted({one for one in ids if one is not None})[:1000]
-    if not wanted:
-        return []
-    values = {f"resource_{place}": one for place, one in enumerate(wanted)}
-    rows = dict(tables.run(engine, _resources, len(wanted), **values))
-    return attribute_features("resource", [rows.get(one) for one in ids])
-
-
-def _resources(count: int) -> ir.Table:
-    resources = tables.resources()
-    wanted = [tables.parameter(f"resource_{place}") for place in range(count)]
-    return resources.filter(resources.resource_id.isin(wanted)).select("resource_id", ALL_ATTRIBUTES)
 
 
 def _beside(around: _Around, near: Ints) -> list[Feature]:
@@ -295,7 +308,8 @@ def _beside(around: _Around, near: Ints) -> list[Feature]:
 
 def _suspects(around: _Around, is_hit: Bools, limit: int) -> Table:
     parts = [_below(around.spans, around.row[(around.row >= 0) & (is_hit == wanted)]) for wanted in (True, False)]
-    return ranking(parts[0], parts[1], None, limit)
+    found = ranking(parts[0], parts[1], None, limit)
+    return replace(found, notes=tuple(dict.fromkeys((*around.notes, *found.notes))))
 
 
 def _below(spans: SpanFrame, calls: Ints) -> Part:

@@ -31,36 +31,32 @@ serial calls, retry storms, cold starts); Spearman (1904).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any, Final
-
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_debugstore import attributes as names
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.analyses._found import Found
 from otel_debugstore_analysis.analyses._over_time import SIZES, cold_starts, growing_inputs
+from otel_debugstore_analysis.analyses._pattern_names import PATTERNS as PATTERNS
 from otel_debugstore_analysis.analyses._siblings import Calls, lockstep_waits, n_plus_one, repeated, retries, serial
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
-from otel_debugstore_analysis.query._frame import MAX_SPANS, MAX_TRACES, SpanFrame, frame
-from otel_debugstore_analysis.query._selection import ATTRIBUTE, Filter, attributes_among
+from otel_debugstore_analysis.query._frame import MAX_SPANS, SpanFrame, frame
+from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES, Filter, attributes_among
 
-PATTERNS: Final = (
-    "n_plus_one",
-    "serial_calls",
-    "retry",
-    "repeated_call",
-    "lockstep_wait",
-    "cold_start",
-    "growing_input",
-)
-SAMPLE_SPANS: Final = 50_000
-_PROBED: Final = 2_048
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+MAX_TRACES: Final = 5_000
+SAMPLE_SPANS: Final = 30_000
+_PROBED: Final = 1_024
 _COLUMNS: Final = (
     "pattern",
     "parent",
     "component",
     "occurrences",
+    "proofs",
     "calls",
     "total_ns",
     "saved_ns",
@@ -97,7 +93,13 @@ def patterns(
     for name in only:
         if name not in PATTERNS:
             raise QueryError(f"There is no pattern {name!r}; take one of {', '.join(PATTERNS)}.")
-    spans = _frame(engine, selection, max_traces, max_spans)
+    return patterns_of(engine, spans_of(engine, selection, max_traces, max_spans), selection, only, limit)
+
+
+def patterns_of(
+    engine: Engine, spans: SpanFrame, selection: Selection, only: Sequence[str] = PATTERNS, limit: int = 20
+) -> Table:
+    """Return what `patterns` does, of spans that `spans_of` returned."""
     found = _found(engine, spans, selection, only, limit)
     stands_for = _stands_for(spans)
     observed_s = (float(spans.end_ns.max()) - float(spans.start_ns.min())) / 1e9 if len(spans) else 0.0
@@ -106,7 +108,8 @@ def patterns(
     for one in ranked[:limit]:
         factor = stands_for if one.is_sampled else 1.0
         saved_ns = one.saved_ns * factor
-        counts = (round(one.occurrences * factor), round(one.calls * factor), round(one.total_ns * factor))
+        proofs = one.occurrences if one.proofs is None else one.proofs
+        counts = tuple(round(count * factor) for count in (one.occurrences, proofs, one.calls, one.total_ns))
         rate = saved_ns / observed_s if observed_s else None
         rows.append((one.pattern, one.parent, one.component, *counts, saved_ns, rate, one.detail, one.trace_ids))
     left_out = sum(part.total for part in found) - len(rows)
@@ -138,10 +141,11 @@ def _found(engine: Engine, spans: SpanFrame, selection: Selection, only: Sequenc
     return found
 
 
-def _frame(engine: Engine, selection: Selection, max_traces: int, max_spans: int) -> SpanFrame:
+def spans_of(engine: Engine, selection: Selection, max_traces: int, max_spans: int) -> SpanFrame:
+    """Return the spans in which patterns are looked for; of a first trace that is larger, all."""
     attributes = (names.INPUT_DIGEST, names.OUTPUT_DIGEST, *SIZES)
-    rows = tables.run(engine, _known, selection.filter, attributes, **selection.parameters)
-    known = [name for name, count in zip(attributes, rows[0], strict=True) if count]
+    there = _attributes(engine, selection)
+    known = [name for name in attributes if name in there]
     columns = ("cpu_ns", "pid", *known)
     spans = frame(engine, selection=selection, max_traces=max_traces, max_spans=max_spans, columns=columns)
     if len(spans) or not spans.left_out_traces:
@@ -149,12 +153,18 @@ def _frame(engine: Engine, selection: Selection, max_traces: int, max_spans: int
     return frame(engine, selection=selection, max_traces=1, max_spans=MAX_SPANS, columns=columns)
 
 
-def _known(selected: Filter, attributes: tuple[str, ...]) -> ir.Table:
-    """Return how many of the first spans have each attribute: reading one that no span has is slow."""
-    columns = tuple(ATTRIBUTE + name for name in attributes)
-    spans = selected.apply(tables.spans(tuple(dict.fromkeys((*columns, *attributes_among(selected.fields))))))
-    some = spans.select(*columns).limit(_PROBED)
-    return some.aggregate(**{f"known_{number}": some[column].count() for number, column in enumerate(columns)})
+def _attributes(engine: Engine, selection: Selection) -> set[str]:
+    """Return the attributes of the first spans: reading one that no span has takes a second."""
+    rows = tables.run(engine, _first_spans, selection.filter, _PROBED, **selection.parameters)
+    found: set[str] = set()
+    for text in {row[0] for row in rows if row[0]}:
+        found.update(json.loads(text))
+    return found
+
+
+def _first_spans(selected: Filter, limit: int) -> ir.Table:
+    spans = selected.apply(tables.spans((ALL_ATTRIBUTES, *attributes_among(selected.fields))))
+    return spans.select(ALL_ATTRIBUTES).limit(limit)
 
 
 def _stands_for(spans: SpanFrame) -> float:

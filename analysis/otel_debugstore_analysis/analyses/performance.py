@@ -14,10 +14,7 @@ estimates. Percentiles are as in `groups`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
-
-import ibis
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.analyses._points import INTERVAL, Grid, points
@@ -25,8 +22,12 @@ from otel_debugstore_analysis.analyses._wanted import Wanted, WantedValues, want
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
 from otel_debugstore_analysis.query._counted import has_counted
 from otel_debugstore_analysis.query._groups import Shape, columns_of, grouped, titles
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import Filter
 from otel_debugstore_analysis.query._top import ORDERS
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 PERCENTILES: Final = {"p50_ns": 0.5, "p90_ns": 0.9, "p95_ns": 0.95, "p99_ns": 0.99}
 PERFORMANCE_ORDERS: Final = ORDERS | {

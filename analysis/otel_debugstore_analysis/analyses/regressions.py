@@ -17,9 +17,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import ibis.expr.types as ir
 import numpy as np
 
 from otel_debugstore_analysis.analyses._points import INTERVAL, SESSION, Grid, Point, largest, on_grid, points
@@ -28,7 +27,10 @@ from otel_debugstore_analysis.analyses._wanted import Key, Wanted, WantedValues,
 from otel_debugstore_analysis.analyses.statistics import MIN_SIZE, Ratio, change_points, ratio_of_medians
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
 from otel_debugstore_analysis.query._groups import columns_of, titles
-from otel_debugstore_analysis.query._selection import Filter
+from otel_debugstore_analysis.query._selection import Filter, attributes_among
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 MIN_EFFECT: Final = 0.03
 INTERVALS: Final = 120
@@ -50,6 +52,7 @@ COLUMNS: Final = (
     "variant_after",
     "commit_before",
     "commit_after",
+    "history_ns",
 )
 
 
@@ -94,7 +97,10 @@ def regressions(
         return Table(names, [], 0, (*found.table.notes, "No span with a start is selected."))
     wanted = Wanted.of(columns, selection, found.keys)
     grid = Grid.over(found.first_ns, found.last_ns, intervals)
-    by_session = points(engine, wanted, SESSION, found.is_weighted)
+    ((sessions,),) = tables.run(engine, _sessions, selection.filter, **selection.parameters)
+    by_session: dict[Key, list[Point]] = {key: [] for key in found.keys}
+    if sessions >= 2 * MIN_SIZE:
+        by_session = points(engine, wanted, SESSION, found.is_weighted)
     by_time = points(engine, wanted, INTERVAL, found.is_weighted, grid)
     changes = [
         change
@@ -106,6 +112,11 @@ def regressions(
     rows = _rows(engine, selection, wanted, changes[:limit], grid)
     notes = (*found.table.notes, *_notes(found.table.left_out or 0, by_session, by_time))
     return Table(names, rows, len(changes) - len(rows), notes)
+
+
+def _sessions(shape: Filter) -> ir.Table:
+    spans = shape.apply(tables.spans(attributes_among(shape.fields)))
+    return spans.aggregate(sessions=spans.session.nunique())
 
 
 class Step(NamedTuple):
@@ -176,6 +187,7 @@ def _rows(
                 len(change.after),
                 *pair,
                 *(commits.get(variant) if variant is not None else None for variant in pair),
+                tuple(point.p50_ns for point in (*change.before, *change.after)),
             )
         )
     return rows

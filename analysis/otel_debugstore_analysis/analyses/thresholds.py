@@ -9,11 +9,10 @@ alarms in 1,000 points; mean + 3 sigma finds 67, with 31). `memory_bytes` is the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import ibis
-import ibis.expr.types as ir
 import numpy as np
 
 from otel_debugstore_analysis.analyses._quantiles import Floats, quantiles
@@ -21,14 +20,18 @@ from otel_debugstore_analysis.analyses._wanted import Key, Wanted, WantedValues,
 from otel_debugstore_analysis.analyses.statistics import median_and_mad, wilson
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
 from otel_debugstore_analysis.query._groups import Shape, columns_of, grouped, titles
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import Filter
 
 if TYPE_CHECKING:
+    import ibis.expr.types as ir
     import pyarrow as pa
 
 CALLS: Final = 1_000
 FEW_CALLS: Final = 100
 """Of fewer calls a threshold is proposed, but said to be provisional."""
+_PARTS: Final = (64, 16, 4)
+"""Parts of the time, the last of which is looked at where it has calls enough."""
 _SHARE: Final = 0.999
 _DISTANCES: Final = 6.0
 _ROOM: Final = 10**12
@@ -70,11 +73,12 @@ def thresholds(
     names = titles((*columns, *COLUMNS))
     if not found.keys:
         return Table(names, [], 0, (*found.table.notes, "No span is selected."))
-    wanted = Wanted.of(columns, selection, found.keys)
-    last = _last_calls(engine, wanted, calls)
+    last = _last_calls(engine, columns, selection, found.keys, calls)
     rows = [(*key, *_proposed(last[key])) for key in found.keys if key in last]
     provisional = sum(row[-1] for row in rows)
     notes = list(found.table.notes)
+    if not rows:
+        notes.append("No call that is selected has a start and a duration.")
     if provisional:
         notes.append(f"{provisional:,} of {len(rows):,} rows are provisional: of fewer than {FEW_CALLS} calls.")
     return Table(names, rows, found.table.left_out, tuple(notes))
@@ -109,9 +113,54 @@ def _threshold(values: Floats, weights: Floats) -> tuple[float | None, ...]:
     return max(far, median + _DISTANCES * mad), median, mad, far
 
 
-def _last_calls(engine: Engine, wanted: Wanted, calls: int) -> dict[Key, _Calls]:
+def _last_calls(
+    engine: Engine, columns: tuple[str, ...], selection: Selection, keys: Sequence[Key], calls: int
+) -> dict[Key, _Calls]:
+    """Return the last calls by group; of groups with many only the last part of the time is read."""
+    found: dict[Key, _Calls] = {}
+    for since_ns, of_part in _by_since(engine, Wanted.of(columns, selection, keys), calls).items():
+        part = selection if since_ns is None else Selection(since_ns, selection.until_ns, selection.where)
+        found |= _last_of(engine, Wanted.of(columns, part, of_part), calls)
+    return found
+
+
+def _by_since(engine: Engine, wanted: Wanted, calls: int) -> dict[int | None, list[Key]]:
+    """Return groups by a time since when they have so many calls; None: of all time."""
+    ((first_ns, last_ns),) = tables.run(engine, _time, *wanted.shape, **wanted.parameters)
+    if first_ns is None:
+        return {None: list(wanted.rank)}
+    times = [last_ns - (last_ns - first_ns) // part for part in _PARTS]
+    named = {f"part_{place}_ns": time for place, time in enumerate(times)}
+    rows = tables.run(engine, _calls_since, *wanted.shape, len(times), **named, **wanted.parameters)
+    since: dict[int | None, list[Key]] = {}
+    for key, counts in wanted.in_order(rows):
+        enough = next((time for time, count in zip(times, counts, strict=True) if count >= calls), None)
+        since.setdefault(enough, []).append(key)
+    return since
+
+
+def _time(columns: tuple[str, ...], shape: Filter, values: WantedValues) -> ir.Table:
+    spans = _timed(columns, shape, values)
+    return spans.aggregate(first_ns=spans.start_ns.min(), last_ns=spans.start_ns.max())
+
+
+def _calls_since(columns: tuple[str, ...], shape: Filter, values: WantedValues, parts: int) -> ir.Table:
+    spans = _timed(columns, shape, values)
+    times = [tables.parameter(f"part_{place}_ns", "int64") for place in range(parts)]
+    counts = {f"calls_{place}": spans.count(where=spans.start_ns >= time) for place, time in enumerate(times)}
+    return spans.group_by(*columns).aggregate(**counts)
+
+
+def _timed(columns: tuple[str, ...], shape: Filter, values: WantedValues) -> ir.Table:
+    spans = wanted_spans(columns, shape, values)
+    return spans.filter(spans.start_ns.notnull(), spans.duration_ns.notnull())
+
+
+def _last_of(engine: Engine, wanted: Wanted, calls: int) -> dict[Key, _Calls]:
     query = tables.compiled(engine.dialect, _last, *wanted.shape, calls)
     rows = engine.fetch_arrow(query, wanted.parameters, further=True)
+    if not rows.num_rows:
+        return {}
     width = len(wanted.columns)
     keys, values = rows.column_names[:width], rows.column_names[width:]
     groups = rows.group_by(keys, use_threads=False).aggregate([(name, "list") for name in values])
@@ -126,10 +175,14 @@ def _arrays(lists: pa.ChunkedArray) -> list[Floats]:
     return np.split(values, whole.offsets.to_numpy()[1:-1])
 
 
-@ibis.udf.agg.builtin(name="row_number")  # type: ignore[untyped-decorator]
-def _row_number() -> int:
-    """The number of a row from 1 on. Ibis's own is one less, and then DuckDB sorts all rows to take the first ones."""
-    raise NotImplementedError("it is computed by the database")
+@functools.cache
+def _row_number() -> Any:
+    """Return the number of a row from 1 on, as a function: Ibis's own is one less, and then DuckDB sorts all rows."""
+
+    def row_number() -> int:
+        raise NotImplementedError("it is computed by the database")
+
+    return ibis.udf.agg.builtin(row_number, name="row_number")
 
 
 def _last(columns: tuple[str, ...], shape: Filter, values: WantedValues, calls: int) -> ir.Table:
@@ -138,12 +191,11 @@ def _last(columns: tuple[str, ...], shape: Filter, values: WantedValues, calls: 
     They are sorted by one number, of start and duration, so that spans that began at the same time have an order; by
     two columns it takes three times as long.
     """
-    spans = wanted_spans(columns, shape, values)
-    spans = spans.filter(spans.start_ns.notnull(), spans.duration_ns.notnull())
+    spans = _timed(columns, shape, values)
     duration_ns = ibis.least(ibis.greatest(spans.duration_ns, 0), _ROOM - 1)
     time = spans.start_ns.cast("decimal(38, 0)") * _ROOM + duration_ns
     window = ibis.cumulative_window(group_by=columns, order_by=ibis.desc(time))
-    spans = spans.mutate(number=_row_number().over(window))
+    spans = spans.mutate(number=_row_number()().over(window))
     last = spans.filter(spans.number <= calls)
     is_error = ibis.ifelse(last.status == "ERROR", 1.0, 0.0)
     return last.select(*columns, "duration_ns", "memory_peak_bytes", is_error.name("is_error"), "sample_weight")

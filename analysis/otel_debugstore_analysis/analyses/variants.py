@@ -14,10 +14,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import ibis
-import ibis.expr.types as ir
 import numpy as np
 
 from otel_debugstore_analysis.analyses._points import PROCESS, SESSION, Point, points
@@ -25,7 +23,11 @@ from otel_debugstore_analysis.analyses._quantiles import Floats
 from otel_debugstore_analysis.analyses._wanted import Key, Wanted
 from otel_debugstore_analysis.analyses.compare import FEW_UNITS, MIN_EFFECT, MIN_UNITS, Verdict, decide
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import Filter, attributes_among
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 MAX_VERSIONS: Final = 1_000
 MAX_DIFF_LINES: Final = 400

@@ -78,10 +78,21 @@ def whatif(
     Raises:
         QueryError: A share can't be used, or the engine refused the query.
     """
-    shares = sorted(set(faster))
-    if not shares or not all(0 <= share <= 1 for share in shares):
-        raise QueryError(f"A component can be faster by shares from 0 to 1 of its own time, not by {list(faster)}.")
+    _checked(faster)
     spans = frame(engine, selection=selection, max_traces=max_traces, max_spans=max_spans)
+    return whatif_of(spans, workflow, layer, component, faster, limit)
+
+
+def whatif_of(
+    spans: SpanFrame,
+    workflow: str | None = None,
+    layer: str | None = None,
+    component: str | None = None,
+    faster: Sequence[float] = FASTER,
+    limit: int = 20,
+) -> Table:
+    """Return what `whatif` does, of these spans."""
+    shares = _checked(faster)
     found = structure(spans, workflow, layer)
     runs = Runs.of(spans, found)
     pairs = _Pairs.of(spans, found, runs, component)
@@ -94,6 +105,13 @@ def whatif(
     rows = [row for pair in best.pairs[:limit] for row in _rows(spans, runs, pairs, best, pair, shares)]
     left_out = len(pairs.bound_ns) * len(shares) - len(rows)
     return Table(_COLUMNS, rows, left_out, notes)
+
+
+def _checked(faster: Sequence[float]) -> list[float]:
+    shares = sorted(set(faster))
+    if not shares or not all(0 <= share <= 1 for share in shares):
+        raise QueryError(f"A component can be faster by shares from 0 to 1 of its own time, not by {list(faster)}.")
+    return shares
 
 
 class _Pairs(NamedTuple):

@@ -29,7 +29,10 @@ class _Command(NamedTuple):
 
 
 COMMANDS: Final = {
+    "ab": _Command("ab", "Compare implementations that share the calls of a running program, and stop one."),
     "archive": _Command("archive", "Write sessions as Parquet files."),
+    "audit": _Command("audit", "Hold components against their limits, for exit code 1 where one is not kept."),
+    "benchmark": _Command("benchmark", "Measure two functions against each other: which is faster, how sure is that?"),
     "candidates": _Command("candidates", "Show what to optimise next, and what it would save."),
     "compare": _Command("compare", "Compare two sets of spans: times, with their uncertainty, and structure."),
     "critical-path": _Command("critical_path", "Show which components the time of workflows is answerable to."),
@@ -39,12 +42,16 @@ COMMANDS: Final = {
     "explain": _Command("explain", "Show what distinguishes slow or failing calls from the others."),
     "export": _Command("export", "Write sessions as OTLP JSON Lines or Parquet."),
     "import": _Command("import_", "Import OTLP or Jaeger files into a session."),
+    "optimize": _Command("optimize", "Have an optimizer change what a queue's item names, and prove or reject it."),
     "patterns": _Command("patterns", "Find N+1, repeated, serial and retried calls, and what they cost."),
     "payload": _Command("payload", "Show the arguments or the result that a digest stands for."),
     "performance": _Command("performance", "Show how often, how long and at what cost, by component, over time."),
     "push": _Command("push", "Load sessions into ClickHouse."),
+    "queue": _Command("queue", "Show and change the optimization queue: what is too slow, and what was proven."),
     "regressions": _Command("regressions", "Find since when components are slower or faster."),
+    "replay": _Command("replay", "Run recorded calls again with changed code: is it right, and is it faster?"),
     "report": _Command("report", "Report what is slow, since when, why, and what to do, in a number of tokens."),
+    "root-cause": _Command("root_cause", "Rank services by how much they are to blame for an incident."),
     "scan": _Command("scan", "Find secrets in what was stored, and mask them."),
     "seal": _Command("seal", "Move what journals hold into segments, and merge these."),
     "serve": _Command("serve", "Receive spans by OTLP/HTTP into a session."),

@@ -40,12 +40,14 @@ class View(NamedTuple):
     Attributes:
         title: What stands above it, where there are several.
         columns: Those that are shown; all if none are named.
-        shape: Makes what is shown of it, after `columns` are taken.
+        shape: Makes what is shown of it, before `columns` are taken.
+        keeps_empty: Whether columns of which nothing is known are shown, too.
     """
 
     title: str = ""
     columns: tuple[str, ...] = ()
     shape: Callable[[Table, _Tables], Table] | None = None
+    keeps_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,24 +132,28 @@ def _show(analysis: str, tables: _Tables, views: Mapping[str, View], output_form
     if output_format == "json":
         click.echo(_json(analysis, tables), nl=False)
         return
+    left_out = tables[main].left_out
     if output_format == "csv":
         show(tables[main], "csv")
     else:
-        _show_views(tables, views, output_format)
+        left_out = _show_views(tables, views, output_format)
     for note in _notes(tables, views):
         remark(note)
-    if tables[main].left_out:
-        remark(f"{tables[main].left_out:,} more rows are not shown; --limit 0 shows all.")
+    if left_out:
+        remark(f"{left_out:,} more rows are not shown; --limit 0 shows all.")
 
 
-def _show_views(tables: _Tables, views: Mapping[str, View], output_format: str) -> None:
-    shown = [(view.title, table) for view, table in _viewed(tables, views) if table.rows]
+def _show_views(tables: _Tables, views: Mapping[str, View], output_format: str) -> int | None:
+    """Print the tables, and return how many rows the main one has beyond."""
+    found = _viewed(tables, views)
+    shown = [(view.title, table) for view, table in found if table.rows]
     for number, (title, table) in enumerate(shown):
         if number:
             click.echo()
         if title:
             click.echo(_title(title, output_format))
         show(table, output_format)
+    return found[0][1].left_out
 
 
 def _viewed(tables: _Tables, views: Mapping[str, View]) -> list[tuple[View, Table]]:
@@ -156,8 +162,17 @@ def _viewed(tables: _Tables, views: Mapping[str, View]) -> list[tuple[View, Tabl
     found = []
     for name, view in views.items():
         table = view.shape(tables[name], tables) if view.shape else tables[name]
-        found.append((view, only(table, view.columns)))
+        table = only(table, view.columns)
+        found.append((view, table if view.keeps_empty else _without_empty(table)))
     return found
+
+
+def _without_empty(table: Table) -> Table:
+    """Return the columns of a table of which something is known."""
+    from otel_debugstore_analysis.report.answer import only
+
+    known = [name for place, name in enumerate(table.columns) if any(row[place] is not None for row in table.rows)]
+    return only(table, tuple(known)) if known else table
 
 
 def _title(title: str, output_format: str) -> str:

@@ -7,7 +7,8 @@ from typing import Final
 EXIT_CODES: Final = {
     0: "done",
     1: "done, and there is something to look at: malformed lines in an import, problems doctor found, "
-    "secrets scan found",
+    "secrets scan found, limits that audit found not to be kept, a candidate that benchmark, replay or optimize "
+    "did not find right and good enough, no item for queue claim",
     2: "not done: wrong usage, bad input, or something could not be read or written; stderr says what",
     130: "stopped by Ctrl-C",
 }

@@ -112,7 +112,10 @@ class Scope:
     def engine(self) -> Iterator[Engine]:
         """Open a reader of the sessions for queries, or a connection to the database that `--engine` names."""
         from otel_debugstore_analysis import query
+        from otel_debugstore_analysis.query import _kept
 
+        if self.seal:
+            _kept.keep_in(_kept.user_directory())
         if self.engine_url is not None:
             with query.connect(self.engine_url, self.given) as engine:
                 yield engine
@@ -164,6 +167,21 @@ _engine_option: Final = click.option(
     help="Ask a ClickHouse database, such as clickhouse://user@host:port/database, for all its spans or for those "
     "of --session.",
 )
+
+
+def grouping_options(orders: Sequence[str]) -> Callable[[F], F]:
+    """Return `--by`, and `--order` with these choices."""
+    by = click.option(
+        "--by",
+        multiple=True,
+        metavar="FIELD",
+        help="Group by a column (component, name, layer, variant, session, service, ...) or the key of an attribute; "
+        "may be repeated. By default: component.",
+    )
+    order = click.option(
+        "--order", type=click.Choice(orders), default="total", show_default=True, help="Sort by, descending."
+    )
+    return lambda function: by(order(function))
 
 
 def scope_options(function: F) -> F:

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 from otel_debugstore_analysis import plain_json
-from otel_debugstore_analysis.text import heading, human, printable
+from otel_debugstore_analysis.text import heading, human, printable, shortened
 
 FORMATS: Final = ("table", "json", "csv", "markdown")
 _MIN_TEXT_WIDTH: Final = 8
+_NAMES: Final = frozenset({"component", "workflow", "parent", "where", "name", "service", "file", "most component"})
+"""What names tell most by their ends."""
 _NUMBERS: Final = (int, float, Decimal)
 
 
@@ -155,7 +157,7 @@ def _show_rich(table: Rows, raw: bool) -> None:
         justify: Any = "right" if right else "left"
         shown.add_column(Text(title), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
     for line in cells:
-        shown.add_row(*map(Text, line))
+        shown.add_row(*(Text(_cut(*cell)) for cell in zip(headings, line, widths, strict=True)))
     console.print(shown)
 
 
@@ -169,6 +171,11 @@ def fitting(natural: Sequence[int], numeric: Sequence[bool], available: int) -> 
         widest = max(texts, key=lambda i: widths[i])
         widths[widest] -= 1
     return widths
+
+
+def _cut(title: str, cell: str, width: int) -> str:
+    """Return a name without its middle where it is too long; anything else, and wide characters, Rich cuts."""
+    return shortened(cell, width) if title in _NAMES and len(cell) > width and cell.isascii() else cell
 
 
 def _show_records(headings: Sequence[str], cells: Sequence[Sequence[str]], console: Console) -> None:

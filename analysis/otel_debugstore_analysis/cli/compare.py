@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from otel_debugstore_analysis.cli._analysis import Ask, View, analysis_options, limit_option
-from otel_debugstore_analysis.cli._times import TIME
+from otel_debugstore_analysis.cli._shapes import ERRORS, RATIO, UNITS, joining
+from otel_debugstore_analysis.cli._sides import side, with_sessions
 
-if TYPE_CHECKING:
-    from otel_debugstore_analysis.query import Engine, Selection
-
-_COMPONENTS: Final = (
-    *("verdict", "ratio", "ratio_low", "ratio_high", "before_ns", "after_ns", "before_units", "after_units"),
-    *("before_error_rate", "after_error_rate"),
-)
-_RANGE: Final = ".."
+_COMPONENTS: Final = ("verdict", RATIO.name, "before_ns", "after_ns", UNITS.name, ERRORS.name)
 
 
 @click.command()
@@ -51,47 +43,20 @@ def command(ask: Ask, before: str, after: str, by: tuple[str, ...], min_effect: 
     from otel_debugstore_analysis.analyses.compare import compare
 
     fields = by or ("component",)
-    named = [*_sessions(before), *_sessions(after)]
-    if named and not ask.scope.all_sessions:
-        scope = dataclasses.replace(ask.scope, given=tuple(dict.fromkeys((*ask.scope.given, *named))))
-        ask = dataclasses.replace(ask, scope=scope)
+    ask = with_sessions(ask, before, after)
     ask.show(
         "compare",
         lambda engine: compare(
             engine,
-            _side(engine, before, ask.selection()),
-            _side(engine, after, ask.selection()),
+            side(engine, before, ask.selection()),
+            side(engine, after, ask.selection()),
             fields,
             min_effect=min_effect / 100,
             limit=limit,
         ),
         {
-            "components": View("Durations", (*fields, *_COMPONENTS)),
+            "components": View("Durations", (*fields, *_COMPONENTS), joining(RATIO, UNITS, ERRORS)),
             "children": View("Calls below a call"),
             "critical_path": View("Shares of the critical path"),
         },
     )
-
-
-def _sessions(side: str) -> Sequence[str]:
-    """Return the sessions that a set names, none if it is another kind of set."""
-    return () if "=" in side or _RANGE in side else [part for part in side.split(",") if part]
-
-
-def _side(engine: Engine, side: str, selection: Selection) -> Selection:
-    """Return what of the selected spans is in a set."""
-    from otel_debugstore_analysis.analyses.compare import of_commit
-
-    field, equals, value = side.partition("=")
-    if field == "commit" and equals:
-        return dataclasses.replace(selection, where={**selection.where, **of_commit(engine, value).where})
-    if equals:
-        return dataclasses.replace(selection, where={**selection.where, field: value})
-    if _RANGE in side:
-        since, _, until = side.partition(_RANGE)
-        times = [TIME.convert(text, None, None) if text else None for text in (since, until)]
-        return dataclasses.replace(selection, since_ns=times[0], until_ns=times[1])
-    sessions = tuple(_sessions(side))
-    if not sessions:
-        raise click.UsageError("BEFORE and AFTER are sessions (a,b), FIELD=VALUE, commit=DIGITS, or TIME..TIME.")
-    return dataclasses.replace(selection, where={**selection.where, "session": sessions})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from otel_debugstore_analysis.cli._analysis import Ask, View, analysis_options, limit_option
+
+if TYPE_CHECKING:
+    from otel_debugstore_analysis.query import Table
 
 _SUMMARY: Final = ("component", "what", "bound_ns", "calls", "hits", "p50_ns", "hits_p50_ns", "trace_ids")
 _FEATURES: Final = ("kind", "key", "value", "share", "other_share", "lift", "calls", "q_value", "trace_ids")
@@ -44,7 +48,15 @@ def command(ask: Ask, what: str, slower_than: float | None, limit: int) -> None:
         ),
         {
             "features": View("What tells them apart", _FEATURES),
-            "suspects": View("Where they spend more time"),
+            "suspects": View("Where they spend more time", shape=_suspected),
             "summary": View("What was compared", _SUMMARY),
         },
     )
+
+
+def _suspected(table: Table, _: Mapping[str, Table]) -> Table:
+    """Return those that are suspect at all."""
+    from otel_debugstore_analysis.query import Table
+
+    rows = [row for row in table.dicts() if row.get("score")]
+    return Table(table.columns, [tuple(row.values()) for row in rows], table.left_out, table.notes)

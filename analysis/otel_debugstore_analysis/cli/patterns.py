@@ -6,26 +6,16 @@ from typing import Final
 
 import click
 
+from otel_debugstore_analysis.analyses._pattern_names import PATTERNS
 from otel_debugstore_analysis.cli._analysis import Ask, View, analysis_options, limit_option
 
-_PATTERNS: Final = (
-    *("n_plus_one", "serial_calls", "retry", "repeated_call", "lockstep_wait", "cold_start", "growing_input"),
-)
 _COLUMNS: Final = (
-    "pattern",
-    "parent",
-    "component",
-    "occurrences",
-    "calls",
-    "total_ns",
-    "saved_ns",
-    "detail",
-    "trace_ids",
+    *("pattern", "parent", "component", "occurrences", "calls", "total_ns", "saved_ns", "detail", "trace_ids"),
 )
 
 
 @click.command()
-@click.option("--only", multiple=True, type=click.Choice(_PATTERNS), help="Only this pattern; may be repeated.")
+@click.option("--only", multiple=True, type=click.Choice(PATTERNS), help="Only this pattern; may be repeated.")
 @limit_option(20, "Rows")
 @analysis_options
 def command(ask: Ask, only: tuple[str, ...], limit: int) -> None:
@@ -39,7 +29,7 @@ def command(ask: Ask, only: tuple[str, ...], limit: int) -> None:
       debugstore patterns --only n_plus_one --only repeated_call
       debugstore patterns --since 1h --format json
     """
-    from otel_debugstore_analysis.analyses.patterns import PATTERNS, patterns
+    from otel_debugstore_analysis.analyses.patterns import patterns
 
     ask.show(
         "patterns",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from otel_debugstore_analysis.cli._analysis import Ask, View, analysis_options, limit_option
+from otel_debugstore_analysis.cli._options import grouping_options
 from otel_debugstore_analysis.text import sparkline
 
 if TYPE_CHECKING:
@@ -26,14 +27,7 @@ _HISTORY: Final = "p95 ▁▃█"
 
 
 @click.command()
-@click.option(
-    "--by",
-    multiple=True,
-    metavar="FIELD",
-    help="Group by a column (component, layer, variant, session, "
-    "service, ...) or the key of an attribute; may be repeated. By default: component.",
-)
-@click.option("--order", type=click.Choice(_ORDERS), default="total", show_default=True, help="Sort by, descending.")
+@grouping_options(_ORDERS)
 @click.option("--use", is_flag=True, help="Show what was used: CPU, memory, bytes read and written.")
 @limit_option(20, "Groups")
 @analysis_options
@@ -57,7 +51,7 @@ def command(ask: Ask, by: tuple[str, ...], order: str, use: bool, limit: int) ->
     ask.show(
         "performance",
         lambda engine: performance(engine, fields, selection=ask.selection(), order=order, limit=limit),
-        {"groups": View(columns=tuple(dict.fromkeys(columns)), shape=_with_history)},
+        {"groups": View(columns=tuple(dict.fromkeys(columns)), shape=_with_history, keeps_empty=use)},
     )
 
 

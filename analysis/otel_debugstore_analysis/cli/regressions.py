@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from otel_debugstore_analysis.cli._analysis import Ask, View, analysis_options, limit_option
+from otel_debugstore_analysis.cli._shapes import COMMIT_AFTER, RATIO, VARIANT, Joined, joining
+from otel_debugstore_analysis.text import sparkline
+
+_HISTORY: Final = Joined("p50 ▁▃█", ("history_ns",), sparkline)
+_JOINED: Final = (RATIO, _HISTORY, VARIANT, COMMIT_AFTER)
 
 
 @click.command()
@@ -32,14 +39,11 @@ def command(ask: Ask, by: tuple[str, ...], min_effect: float, limit: int) -> Non
     """
     from otel_debugstore_analysis.analyses.regressions import regressions
 
-    columns = (
-        *("over", "verdict", "at_ns", "at_session", "before_ns", "after_ns", "ratio", "ratio_low", "ratio_high"),
-        *("variant_before", "variant_after", "commit_after"),
-    )
+    columns = ("over", "verdict", "at_ns", "at_session", "before_ns", "after_ns", *(one.name for one in _JOINED))
     ask.show(
         "regressions",
         lambda engine: regressions(
             engine, by or "component", selection=ask.selection(), limit=limit, min_effect=min_effect / 100
         ),
-        {"regressions": View(columns=(*(by or ("component",)), *columns))},
+        {"regressions": View(columns=(*(by or ("component",)), *columns), shape=joining(*_JOINED))},
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from otel_debugstore_analysis.cli._options import Scope, engine_options
+from otel_debugstore_analysis.cli._options import Scope, engine_options, grouping_options
 from otel_debugstore_analysis.cli._output import format_option, remark, show
 from otel_debugstore_analysis.cli._selection import Chosen, selection_options
 from otel_debugstore_analysis.text import human
@@ -19,14 +19,7 @@ _ORDERS = ("total", "self", "count", "errors", "p50", "p95", "p99")
 
 
 @click.command()
-@click.option(
-    "--by",
-    multiple=True,
-    metavar="FIELD",
-    help="Group by a column (component, name, layer, service, session, ...) or the key of an attribute; "
-    "may be repeated. By default: component.",
-)
-@click.option("--order", type=click.Choice(_ORDERS), default="total", show_default=True, help="Sort by, descending.")
+@grouping_options(_ORDERS)
 @click.option("--limit", "-n", type=click.IntRange(0), default=20, show_default=True, help="Rows at most; 0 for all.")
 @click.option("--slowest", is_flag=True, help="Show the slowest spans instead, with the ids of their traces.")
 @selection_options

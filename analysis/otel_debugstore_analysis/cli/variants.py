@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from otel_debugstore_analysis.cli._analysis import Ask, View, analysis_options, limit_option
+from otel_debugstore_analysis.cli._shapes import COMMIT, FILE, RATIO, joining
 from otel_debugstore_analysis.text import printable
 
 if TYPE_CHECKING:
     from otel_debugstore_analysis.query import Table
 
 _COLUMNS: Final = (
-    *("component", "variant", "previous", "first_ns", "count", "p50_ns", "verdict", "ratio", "ratio_low", "ratio_high"),
-    *("git_commit", "file_path", "line_number"),
+    *("component", "variant", "previous", "first_ns", "count", "p50_ns", "verdict", RATIO.name, COMMIT.name, FILE.name),
 )
 
 
@@ -41,7 +41,7 @@ def command(ask: Ask, diff: bool, limit: int) -> None:
     tables = ask.show(
         "variants",
         lambda engine: variants(engine, selection=ask.selection(), limit=limit),
-        {"variants": View(columns=_COLUMNS)},
+        {"variants": View(columns=_COLUMNS, shape=joining(RATIO, COMMIT, FILE))},
     )
     if diff:
         _show_diffs(tables["variants"])

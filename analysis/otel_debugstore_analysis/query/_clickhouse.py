@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_debugstore.errors import QueryError
+from otel_debugstore_analysis.closing import Closing
 from otel_debugstore_analysis.query import _pushed
-from otel_debugstore_analysis.query._engine import Compiled, with_sources
+from otel_debugstore_analysis.query._engine import GIVEN, Compiled, with_sources
 from otel_debugstore_analysis.query._otel_columns import READ, SESSION
 from otel_debugstore_analysis.query._otel_traces import Source, attribute_keys
 
@@ -21,9 +21,10 @@ _SETTINGS: Final = {"join_use_nulls": 1, "aggregate_functions_null_for_empty": 1
 """NULL where SQL has it, and not 0 or no text."""
 _ARROW_SETTINGS: Final = {"output_format_arrow_string_as_string": 1}
 _KEY: Final = "attribute_"
+_GIVEN: Final = f"(SELECT arrayJoin({{{GIVEN}:Array(String)}}) AS value)"
 
 
-class ClickHouseEngine:
+class ClickHouseEngine(Closing):
     """A ClickHouse database with `otel_traces`.
 
     Args:
@@ -36,20 +37,13 @@ class ClickHouseEngine:
     """
 
     dialect: Final = "clickhouse"
+    has_unique_traces: Final = False
 
     def __init__(self, client: Client, place: str, sessions: Sequence[str] = ()) -> None:
         self._client = client
         self._place = place
         self._values: dict[str, Any] = {}
         self._source = self._look(list(sessions))
-
-    def __enter__(self) -> ClickHouseEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -68,7 +62,9 @@ class ClickHouseEngine:
 
     def _bound(self, query: Compiled, parameters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Return the SQL with what the tables are read from, and the values that the server puts into it."""
-        values = self._values | {name: str(value) for name, value in parameters.items()}
+        values = self._values | {
+            name: value if isinstance(value, list) else str(value) for name, value in parameters.items()
+        }
         sources = {}
         for place, bounds in query.places.items():
             table = place.partition("#")[0]
@@ -77,7 +73,7 @@ class ClickHouseEngine:
             for number, (column, key) in enumerate(attribute_keys(columns).items()):
                 keys[column] = f"{{{_KEY}{number}:String}}"
                 values[f"{_KEY}{number}"] = key
-            sources[place] = f"({self._source.sql(table, columns, bounds, keys)})"
+            sources[place] = _GIVEN if table == GIVEN else f"({self._source.sql(table, columns, bounds, keys)})"
         sql = with_sources(query.sql, sources)
         return sql, {name: value for name, value in values.items() if f"{{{name}:" in sql}
 
@@ -90,15 +86,15 @@ class ClickHouseEngine:
                 "ClickHouse exporter writes to, or load sessions into it (debugstore push --engine URL)."
             )
         self._check_columns()
-        spans, beside = [], []
+        spans, beside = [], {}
         if sessions:
             self._values["sessions"] = sessions
             spans.append(f"has({{sessions:Array(String)}}, {SESSION})")
-            beside.append("has({sessions:Array(String)}, session)")
+            beside["session"] = "has({sessions:Array(String)}, session)"
         if _pushed.PUSHES in found and (unfinished := self._unfinished()):
             self._values["unfinished"] = unfinished
             spans.append(f"NOT has({{unfinished:Array(String)}}, {_pushed.PUSH_OF_SPAN})")
-            beside.append("NOT has({unfinished:Array(String)}, push)")
+            beside["push"] = "NOT has({unfinished:Array(String)}, push)"
         return Source(spans, found, beside)
 
     def _check_columns(self) -> None:

@@ -118,11 +118,16 @@ def _floored(left: Any, right: Any) -> tuple[Any, Any]:
     return sge.paren(left - rest), right
 
 
-def made_for_clickhouse(tree: sge.Expression) -> dict[str, tuple[Bound, ...]]:
-    """Change what Ibis made to what ClickHouse can run, safely; return the places of tables, see `Compiled.places`."""
+def made_for_clickhouse(tree: sge.Expression, tables: Sequence[sge.Table]) -> dict[str, tuple[Bound, ...]]:
+    """Change what Ibis made to what ClickHouse can run, safely; return the places of tables, see `Compiled.places`.
+
+    Args:
+        tree: What Ibis made.
+        tables: The canonical tables in it.
+    """
     _make_integers_common(tree)
     _make_names_plain(tree)
-    return _numbered(tree)
+    return _numbered(tree, tables)
 
 
 def _make_integers_common(tree: sge.Expression) -> None:
@@ -152,14 +157,14 @@ def _wrap(node: Any, function: str, *arguments: sge.Expression) -> None:
     around.set("expressions", [whole, *arguments])
 
 
-def _numbered(tree: sge.Expression) -> dict[str, tuple[Bound, ...]]:
+def _numbered(tree: sge.Expression, tables: Sequence[sge.Table]) -> dict[str, tuple[Bound, ...]]:
     """Give every place of a table in the tree a name of its own; return what is known of its rows.
 
     ClickHouse can't derive from a condition on nanoseconds which part of `otel_traces` holds such rows, nor from a
     condition on some spans of a trace where the others lie.
     """
     found: dict[str, tuple[Bound, ...]] = {}
-    places = [(select, table) for select in tree.find_all(sge.Select) for table in _tables(select)]
+    places = [(select, table) for select in tree.find_all(sge.Select) for table in _tables(select) if table in tables]
     bounds = [tuple(_bounds(select, table.alias_or_name)) for select, table in places]
     for (_, table), known in zip(places, bounds, strict=True):
         name = f"{table.name}#{len(found)}"

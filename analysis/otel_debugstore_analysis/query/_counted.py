@@ -11,14 +11,15 @@ layer, session and process, and the interval in which it was counted (about a se
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
-
-import ibis
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Final
 
 from otel_debugstore_analysis.query import tables
 from otel_debugstore_analysis.query._engine import Engine
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import Filter
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 COUNTED_FIELDS: Final = {
     "component": "component",

@@ -21,6 +21,8 @@ from otel_debugstore_exporters.segment import first_line
 if TYPE_CHECKING:
     import pyarrow as pa
 
+GIVEN: Final = "given"
+"""A canonical table, and the parameter that it is made of; see `tables.given`."""
 _MAX_STATEMENTS: Final = 64
 _WITH_TEXT: Final = f"SELECT * REPLACE ({ALL_ATTRIBUTES}::JSON::VARCHAR AS {ALL_ATTRIBUTES}) FROM"
 
@@ -60,6 +62,10 @@ class Engine(Protocol):
     def dialect(self) -> str:
         """The SQL dialect, as sqlglot names it."""
 
+    @property
+    def has_unique_traces(self) -> bool:
+        """Whether each trace is one row of `traces`: it has a row a session."""
+
     def fetch(self, query: Compiled, parameters: Mapping[str, Any], *, further: bool = False) -> list[tuple[Any, ...]]:
         """Return the rows of a query, fresh as of now.
 
@@ -88,18 +94,22 @@ class DuckDBEngine:
         self.reader = reader
         self._statements: dict[str, Any] = {}
 
+    @property
+    def has_unique_traces(self) -> bool:
+        return self.reader.has_one_session
+
     def fetch(self, query: Compiled, parameters: Mapping[str, Any], *, further: bool = False) -> list[tuple[Any, ...]]:
         return self.execute(self._sql(query, further), parameters)
 
     def fetch_arrow(self, query: Compiled, parameters: Mapping[str, Any], *, further: bool = False) -> pa.Table:
         sql = self._sql(query, further)
         with _translated():
-            return self.reader.connection.sql(self._parsed(sql), params=dict(parameters) or None).to_arrow_table()
+            return self.reader.bare_connection.sql(self._parsed(sql), params=dict(parameters) or None).to_arrow_table()
 
     def execute(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Return the rows of trusted SQL over the view as of the last refresh."""
         with _translated():
-            return self.reader.connection.execute(self._parsed(sql), dict(parameters) or None).fetchall()
+            return self.reader.bare_connection.execute(self._parsed(sql), dict(parameters) or None).fetchall()
 
     def _sql(self, query: Compiled, further: bool) -> str:
         if not further:
@@ -117,6 +127,8 @@ class DuckDBEngine:
         return statement
 
     def _source(self, table: str, columns: Sequence[str]) -> str:
+        if table == GIVEN:
+            return f"(SELECT unnest(${GIVEN}) AS value)"
         place = self.reader.table(table)
         if ALL_ATTRIBUTES in columns and table != "spans":
             return f"({_WITH_TEXT} (SELECT {', '.join(columns)} FROM {place}))"

@@ -10,10 +10,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-import ibis
-import ibis.expr.types as ir
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -24,12 +22,15 @@ from otel_debugstore_analysis.query._columns import MAX_NS, Codes, coded, extra,
 from otel_debugstore_analysis.query._columns import Coded as Coded
 from otel_debugstore_analysis.query._engine import Engine
 from otel_debugstore_analysis.query._links import Bools, Ints, Spans, link
-from otel_debugstore_analysis.query._selection import EVERYTHING, Filter, Selection, attributes_among, column_of
+from otel_debugstore_analysis.query._sample import KEY_LENGTH, Chosen, Traces, choose, whole_traces
+from otel_debugstore_analysis.query._selection import EVERYTHING, Filter, Selection, column_of
 from otel_debugstore_analysis.query._snapshot import Snapshot
+
+if TYPE_CHECKING:
+    pass
 
 MAX_TRACES: Final = 10_000
 MAX_SPANS: Final = 1_000_000
-_KEY_LENGTH: Final = 16
 _CODED: Final = ("component", "layer", "service", "session", "kind")
 _READ: Final = (
     "trace_id",
@@ -46,7 +47,7 @@ _READ: Final = (
 
 @dataclass(frozen=True)
 class SpanFrame:
-    """Spans of whole traces, a row a span: by trace, in it by start and then by span id.
+    """Spans of whole traces, a row a span: by trace, start, the longest first, and span id.
 
     Attributes:
         trace: The number of the trace, from 0 on in the order of `trace_ids`.
@@ -112,6 +113,7 @@ def frame(
     engine: Engine,
     *,
     selection: Selection = EVERYTHING,
+    trace_ids: Sequence[str] | None = None,
     max_traces: int = MAX_TRACES,
     max_spans: int = MAX_SPANS,
     columns: Sequence[str] = (),
@@ -121,6 +123,7 @@ def frame(
     Args:
         engine: Where the spans lie.
         selection: Which traces: those that have a selected span. All their spans come, selected or not.
+        trace_ids: Which traces, in place of a selection.
         max_traces: How many traces at most.
         max_spans: How many spans at most; a trace comes as a whole or not at all.
         columns: Further fields of spans for `extra`: columns, or keys of attributes.
@@ -128,93 +131,42 @@ def frame(
     Raises:
         QueryError: A field can't be used, or the engine refused the query.
     """
-    if isinstance(engine, Snapshot):
-        values = tuple(sorted(selection.parameters.items()))
-        key = ("frame", selection.filter, values, max_traces, max_spans, tuple(columns))
-        return engine.once(key, lambda: _frame(engine, selection, max_traces, max_spans, columns))
-    return _frame(engine, selection, max_traces, max_spans, columns)
-
-
-def _frame(engine: Engine, selection: Selection, max_traces: int, max_spans: int, columns: Sequence[str]) -> SpanFrame:
+    traces = Traces(selection, tuple(trace_ids) if trace_ids is not None else None)
     further = tuple(dict.fromkeys(columns))
-    chosen = _choose(engine, selection, max_traces, max_spans)
-    if chosen.trace_count:
-        query = tables.compiled(engine.dialect, _whole_traces, selection.filter, chosen.is_cut, further)
-        last = {"last_key": chosen.last_id[-_KEY_LENGTH:], "last_id": chosen.last_id} if chosen.is_cut else {}
-        found = engine.fetch_arrow(query, {**selection.parameters, **last}, further=True)
-    else:
-        found = _no_spans(engine, further)
-    return _framed(found, further, chosen)
+    if isinstance(engine, Snapshot):
+        known: list[SpanFrame] = engine.once(("frame", traces.key, max_traces, max_spans), list)
+        if not any(set(further) <= one.extra.keys() for one in known):
+            known.append(_frame(engine, traces, max_traces, max_spans, further))
+        return next(one for one in known if set(further) <= one.extra.keys())
+    return _frame(engine, traces, max_traces, max_spans, further)
 
 
-class _Chosen(NamedTuple):
-    """Which traces come: those up to `last_id` in the order of the sample."""
-
-    trace_count: int
-    span_count: int
-    last_id: str
-    left_out_traces: int
-    left_out_spans: int
-    max_traces: int
-    max_spans: int
-    is_cut: bool
-
-
-def _choose(engine: Engine, selection: Selection, max_traces: int, max_spans: int) -> _Chosen:
-    rows = tables.run(engine, sample, selection.filter, max_traces, **selection.parameters)
-    all_traces, all_spans = (rows[0][2], int(rows[0][3])) if rows else (0, 0)
-    count, spans = 0, 0
-    for _, span_count, *_ in rows:
-        if spans + span_count > max_spans:
-            break
-        count, spans = count + 1, spans + int(span_count)
-    last_id = rows[count - 1][0] if count else ""
-    left = all_traces - count
-    return _Chosen(count, spans, last_id, left, all_spans - spans, max_traces, max_spans, left > 0)
-
-
-def sample(selected: Filter, limit: int) -> ir.Table:
-    """Return the first traces in the order of the sample, with their spans and with the numbers of all of both."""
-    traces = _traces_of(selected)
-    groups = traces.group_by("trace_id").aggregate(span_count=traces.span_count.sum())
-    groups = groups.mutate(
-        sample_key=groups.trace_id.right(_KEY_LENGTH),
-        all_traces=groups.count().over(ibis.window()),
-        all_spans=groups.span_count.sum().over(ibis.window()),
+def _frame(engine: Engine, traces: Traces, max_traces: int, max_spans: int, columns: tuple[str, ...]) -> SpanFrame:
+    chosen = choose(engine, traces, max_traces, max_spans)
+    if not chosen.ids:
+        return _framed(_no_spans(columns), columns, chosen)
+    parameters: dict[str, Any] = {}
+    if engine.dialect != tables.CLICKHOUSE and (chosen.left_out_traces or traces.filter != Filter()):
+        # A fifth of the time that the condition takes; it is ClickHouse that finds spans by their time.
+        traces, parameters = Traces(EVERYTHING, chosen.ids), {}
+    elif chosen.left_out_traces:
+        parameters = {"last_key": chosen.ids[-1][-KEY_LENGTH:], "last_id": chosen.ids[-1]}
+    query = tables.compiled(
+        engine.dialect, whole_traces, traces.filter, traces.is_given, bool(parameters), (*_READ, *columns)
     )
-    rows = groups.order_by("sample_key", "trace_id").limit(limit)
-    return rows.select("trace_id", "span_count", "all_traces", "all_spans")
+    found = engine.fetch_arrow(query, traces.parameters | parameters, further=True)
+    return _framed(found, columns, chosen)
 
 
-def _traces_of(selected: Filter) -> ir.Table:
-    traces = tables.traces()
-    return traces.filter(traces.trace_id.isin(_selected(selected).trace_id)) if selected != Filter() else traces
-
-
-def _selected(selected: Filter) -> ir.Table:
-    return selected.apply(tables.spans(attributes_among(selected.fields)))
-
-
-def _whole_traces(selected: Filter, is_cut: bool, columns: tuple[str, ...]) -> ir.Table:
-    spans = tables.spans(attributes_among((*columns, *selected.fields)))
-    conditions = []
-    if selected != Filter():
-        conditions.append(spans.trace_id.isin(_selected(selected).trace_id))
-    if is_cut:
-        key, last_key = spans.trace_id.right(_KEY_LENGTH), tables.parameter("last_key")
-        is_before = (key == last_key) & (spans.trace_id <= tables.parameter("last_id"))
-        conditions.append((key < last_key) | is_before)
-    found = spans.filter(*conditions) if conditions else spans
-    return found.select(*dict.fromkeys((*_READ, *map(column_of, columns))))
-
-
-def _no_spans(engine: Engine, columns: tuple[str, ...]) -> pa.Table:
+def _no_spans(columns: tuple[str, ...]) -> pa.Table:
     types = {"string": pa.string(), "float64": pa.float64()}
-    schema = _whole_traces(Filter(), False, columns).schema()
-    return pa.table({name: pa.array([], types.get(str(kind), pa.int64())) for name, kind in schema.items()})
+    names = dict.fromkeys((*_READ, *map(column_of, columns)))
+    return pa.table(
+        {name: pa.array([], types.get(tables.SPAN_TYPES.get(name, "string"), pa.int64())) for name in names}
+    )
 
 
-def _framed(found: pa.Table, columns: tuple[str, ...], chosen: _Chosen) -> SpanFrame:
+def _framed(found: pa.Table, columns: tuple[str, ...], chosen: Chosen) -> SpanFrame:
     without_start = found["start_ns"].null_count
     if without_start:
         found = found.filter(pc.is_valid(found["start_ns"]))
@@ -224,9 +176,10 @@ def _framed(found: pa.Table, columns: tuple[str, ...], chosen: _Chosen) -> SpanF
     span_id, parent_id = ids(found["span_id"], found["parent_id"])
     pid = integers(found["pid"], -1)
     texts = {name: coded(found[name]) for name in _CODED}
-    rows = order(trace.codes, start_ns, (span_id, pid, duration_ns, texts["component"].codes))
-    start_ns, duration_ns = start_ns[rows], duration_ns[rows]
-    has_parent = numpy_of(found["parent_id"].is_valid())[rows]
+    has_parent = numpy_of(found["parent_id"].is_valid())
+    ties = (-duration_ns, span_id, pid, has_parent, parent_id, texts["component"].codes)  # as `_trace` has them
+    rows = order(trace.codes, start_ns, ties)
+    start_ns, duration_ns, has_parent = start_ns[rows], duration_ns[rows], has_parent[rows]
     links = link(Spans(trace.codes[rows], span_id[rows], parent_id[rows], has_parent, pid[rows], start_ns, duration_ns))
     return SpanFrame(
         trace=trace.codes[rows],
@@ -258,11 +211,11 @@ def _framed(found: pa.Table, columns: tuple[str, ...], chosen: _Chosen) -> SpanF
     )
 
 
-def _notes(chosen: _Chosen, without_start: int, circles: int, is_bounded: bool) -> tuple[str, ...]:
+def _notes(chosen: Chosen, without_start: int, circles: int, is_bounded: bool) -> tuple[str, ...]:
     notes = []
     if chosen.left_out_traces:
         notes.append(
-            f"{chosen.trace_count:,} of {chosen.trace_count + chosen.left_out_traces:,} traces are looked at, a sample "
+            f"{len(chosen.ids):,} of {len(chosen.ids) + chosen.left_out_traces:,} traces are looked at, a sample "
             f"by their ids: at most {chosen.max_traces:,} traces with {chosen.max_spans:,} spans."
         )
     if without_start:

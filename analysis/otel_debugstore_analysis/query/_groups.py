@@ -11,10 +11,7 @@ nearest spans); else they are the least duration that at least that share of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
-
-import ibis
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.query import tables
@@ -27,8 +24,13 @@ from otel_debugstore_analysis.query._counted import (
     with_unit_weights,
 )
 from otel_debugstore_analysis.query._engine import Engine
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import ATTRIBUTE, Filter, Selection, attributes_among, column_of
 from otel_debugstore_analysis.query._table import Table
+from otel_debugstore_analysis.query._whole import FLAGS, Whole
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 Shares = tuple[tuple[str, float], ...]
 """Percentiles: the names of their columns, and the shares of spans that do not exceed them."""
@@ -37,9 +39,10 @@ FAR_NS: Final = 4_000_000_000_000_000_000
 """Times beyond this (the year 2096) count as this, and those before 1970 as 1970, where sums could overflow."""
 _USED: Final = ("cpu_ns", "io_read_bytes", "io_write_bytes")
 _FURTHER: Final = ("first_ns", "last_ns", "max_ns", "memory_peak_bytes", *_USED)
-_FLAGS: Final = 5
-"""Columns at the end of `_ordered` that say something of the whole."""
-_NS: Final = 1e9
+_RATE: Final = "rate_per_s"
+_SHARE: Final = "self_share"
+_FETCHED: Final = 500
+"""So many groups are fetched, if there are as many, also where fewer are shown."""
 
 
 class Shape(NamedTuple):
@@ -71,10 +74,10 @@ class Shape(NamedTuple):
         """The columns of the answer beside those that it is grouped by."""
         shares = tuple(name for name, _ in self.percentiles)
         used = ("max_ns", "memory_peak_bytes", *_USED) if self.further else ()
-        rate = ("rate_per_s",) if self.further else ()
+        rate = (_RATE,) if self.further else ()
         errors = ("error_count",) if self.further else ()
         cost = ("recording_ns",) if self.is_exact else ()
-        return ("count", *rate, "total_ns", "self_ns", "self_share", *shares, *used, *errors, "error_rate", *cost)
+        return ("count", *rate, "total_ns", "self_ns", _SHARE, *shares, *used, *errors, "error_rate", *cost)
 
 
 class Grouped(NamedTuple):
@@ -109,16 +112,30 @@ def grouped(engine: Engine, shape: Shape, selection: Selection) -> Grouped:
     Raises:
         QueryError: No span has the attribute to group by.
     """
-    rows = tables.run(engine, _groups, shape, False, **selection.parameters)
-    is_weighted = bool(rows and rows[0][-1])
-    if is_weighted:
-        rows = tables.run(engine, _groups, shape, True, **selection.parameters)
-    _check_attributes(shape.columns, rows)
-    first_ns, last_ns, cut_count, groups, _ = rows[0][-_FLAGS:] if rows else (None, None, 0, 0, 0)
-    notes = _notes(cut_count, not shape.is_exact and has_counted(engine))
+    rows, whole = _asked(engine, shape, False, selection)
+    if whole.is_weighted:
+        rows, whole = _asked(engine, shape, True, selection)
+    found = [whole.completed(row, len(shape.columns), has_rate=shape.further) for row in rows]
+    _check_attributes(shape.columns, found)
+    notes = _notes(whole.cut_count, not shape.is_exact and has_counted(engine))
     names = titles((*shape.columns, *shape.measures))
-    table = Table(names, [row[:-_FLAGS] for row in rows], groups - len(rows), notes)
-    return Grouped(table, [row[: len(shape.columns)] for row in rows], is_weighted, first_ns, last_ns)
+    keys = [row[: len(shape.columns)] for row in found]
+    table = Table(names, found, whole.groups - len(found), notes)
+    return Grouped(table, keys, whole.is_weighted, whole.first_ns, whole.last_ns)
+
+
+def _asked(
+    engine: Engine, shape: Shape, weighted: bool, selection: Selection
+) -> tuple[Sequence[tuple[Any, ...]], Whole]:
+    """Return the first groups, and what is so of all: in most cases these are few enough to be fetched."""
+    fetched = None if shape.limit is None else max(shape.limit, _FETCHED)
+    rows = tables.run(engine, _groups, shape._replace(limit=fetched), weighted, **selection.parameters)
+    if fetched is None or len(rows) < fetched:
+        return rows[: shape.limit], Whole.of(rows, len(shape.columns))
+    totals = tables.run(
+        engine, _totals, shape._replace(percentiles=(), order="count"), weighted, **selection.parameters
+    )
+    return rows[: shape.limit], Whole._make(totals[0])
 
 
 def ended_ns(spans: ir.Table) -> ir.Value:
@@ -246,27 +263,29 @@ def _whole(value: ir.Value) -> ir.Value:
 
 
 def _ordered(groups: ir.Table, shape: Shape) -> ir.Table:
-    """Add rates and shares, and what is so of the whole.
-
-    That is when it began and ended, how many calls were cut, the number of groups, and if any span has a weight.
-    """
-    everything = ibis.window()
-    groups = groups.mutate(
-        error_rate=groups.errors / groups["count"],
-        self_share=groups.self_ns / groups.self_ns.sum().over(everything).nullif(0),
-        cut_count=groups.cut_count.sum().over(everything),
-        groups=groups.count().over(everything),
-        weighted=groups.weighted.any().over(everything),
-        first_ns=groups.first_ns.min().over(everything) if shape.further else ibis.null("int64"),
-        last_ns=groups.last_ns.max().over(everything) if shape.further else ibis.null("int64"),
-    )
-    if shape.further:
-        seconds = (groups.last_ns - groups.first_ns) / _NS
-        groups = groups.mutate(rate_per_s=groups["count"] / seconds.nullif(0), error_count=_whole(groups.errors))
-    rows = groups.order_by(ibis.desc(shape.order, nulls_first=False), *shape.columns)
+    """Return the first groups, with their flags at the end. What takes the whole to be known is added by `Whole`."""
+    groups = groups.mutate(error_rate=groups.errors / groups["count"], error_count=_whole(groups.errors))
+    times = {name: groups[name] if shape.further else ibis.null("int64") for name in ("first_ns", "last_ns")}
+    groups = groups.mutate(**times)
+    order = "count" if shape.order == _RATE else shape.order  # one follows from the other
+    rows = groups.order_by(ibis.desc(order, nulls_first=False), *shape.columns)
     if shape.limit is not None:
         rows = rows.limit(shape.limit)
-    return rows.select(*shape.columns, *shape.measures, "first_ns", "last_ns", "cut_count", "groups", "weighted")
+    measures = [name for name in shape.measures if name not in (_RATE, _SHARE)]
+    return rows.select(*shape.columns, *measures, *FLAGS)
+
+
+def _totals(shape: Shape, weighted: bool) -> ir.Table:
+    """Return the row of `Whole`."""
+    groups = _groups(shape._replace(limit=None), weighted)
+    return groups.aggregate(
+        self_ns=groups.self_ns.sum(),
+        first_ns=groups.first_ns.min(),
+        last_ns=groups.last_ns.max(),
+        cut_count=groups.cut_count.sum(),
+        groups=groups.count(),
+        is_weighted=groups.weighted.any(),
+    )
 
 
 def _notes(cut_count: int, is_estimated: bool) -> tuple[str, ...]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import ibis
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Final
 
 from otel_debugstore_analysis.query import tables
 from otel_debugstore_analysis.query._engine import Engine
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._table import Table
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 COLUMNS: Final = (
     "component",

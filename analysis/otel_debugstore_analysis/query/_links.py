@@ -13,7 +13,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_FAR_NS: Final = 4_000_000_000_000_000_000
+FAR_NS: Final = 4_000_000_000_000_000_000
 """Times beyond this count for no self time, as in a segment; sums of them could overflow."""
 _MAX_EDGES: Final = 20_000_000
 """Of spans that share ids: parents and children that are looked at for self times."""
@@ -168,7 +168,7 @@ def _self_times(spans: Spans, child: Ints, parent: Ints) -> Ints:
     The definition is that of `schema.self_times`: spans that share an id each count all children of that id.
     """
     start, duration = spans.start_ns, spans.duration_ns
-    usable = (np.abs(start) <= _FAR_NS) & (duration >= 1) & (duration <= _FAR_NS)
+    usable = (np.abs(start) <= FAR_NS) & (duration >= 1) & (duration <= FAR_NS)
     keep = usable[child] & usable[parent]
     # By parent, and in the order of rows, which is that of starts: a number for both, since there's nothing to look up.
     packed = parent[keep] * len(start) + child[keep]
@@ -193,11 +193,11 @@ def _parts(parent: Ints, duration: Ints) -> list[slice]:
         return []
     firsts = np.flatnonzero(np.diff(parent, prepend=-1))
     total = np.cumsum(duration[parent[firsts]].astype(np.float64))
-    if total[-1] < _FAR_NS:
+    if total[-1] < FAR_NS:
         return [slice(0, len(parent))]
     bounds, begun = [0], 0.0
     for place, reached, length in zip(firsts.tolist(), total.tolist(), duration[parent[firsts]].tolist(), strict=True):
-        if reached - begun > _FAR_NS and place > bounds[-1]:
+        if reached - begun > FAR_NS and place > bounds[-1]:
             bounds.append(place)
             begun = reached - length
     return [slice(low, high) for low, high in zip(bounds, [*bounds[1:], len(parent)], strict=True)]

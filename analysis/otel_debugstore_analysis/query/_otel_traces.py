@@ -45,13 +45,13 @@ class Source:
     Args:
         conditions: SQL conditions on rows of `otel_traces` that count.
         tables: The tables there are, of those that `debugstore push` makes.
-        beside: SQL conditions on rows of these.
+        beside: SQL conditions on rows of those of these that have a column.
     """
 
-    def __init__(self, conditions: Sequence[str], tables: Collection[str], beside: Sequence[str]) -> None:
+    def __init__(self, conditions: Sequence[str], tables: Collection[str], beside: Mapping[str, str]) -> None:
         self._conditions = tuple(conditions)
         self._tables = frozenset(tables)
-        self._beside = tuple(beside)
+        self._beside = dict(beside)
 
     def sql(self, table: str, columns: Sequence[str], bounds: Bounds, keys: Mapping[str, str]) -> str:
         """Return the SQL of a canonical table.
@@ -145,12 +145,15 @@ class Source:
     def _pushed(self, table: str) -> str:
         columns = schema.TABLES[table]
         name = _pushed.TABLES.get(table)
+        unknown = {column: f"CAST(NULL AS Nullable({_TYPES[kind]})) AS {column}" for column, kind in columns.items()}
         if name not in self._tables:
-            empty = ", ".join(f"CAST(NULL AS Nullable({_TYPES[kind]})) AS {c}" for c, kind in columns.items())
-            return f"SELECT {empty} WHERE 0"
-        where = f" WHERE {' AND '.join(self._beside)}" if self._beside else ""
-        once = " LIMIT 1 BY variant" if table == "code" else ""
-        return f"SELECT {', '.join(columns)} FROM {name}{where}{once}"
+            return f"SELECT {', '.join(unknown.values())} WHERE 0"
+        listed = [column if column in _pushed.COLUMNS[table] else unknown[column] for column in columns]
+        conditions = [sql for column, sql in self._beside.items() if column in (*columns, "push")]
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        order = f"ORDER BY {', '.join(_pushed.COLUMNS[table])} "  # as the views of sessions have it
+        once = f" {order}LIMIT 1 BY {_pushed.KEYS[table]}" if table in _pushed.KEYS else ""
+        return f"SELECT {', '.join(listed)} FROM {name}{where}{once}"
 
     def _select(self, expressions: str, bounds: Bounds = (), *conditions: str) -> str:
         where = [*conditions, *self._conditions, *map(_condition, bounds)]

@@ -12,8 +12,14 @@ from otel_debugstore_exporters import schema
 
 SPANS: Final = "otel_traces"
 PUSHES: Final = "debugstore_pushes"
-TABLES: Final = {"counters": "debugstore_counters", "code": "debugstore_code"}
+TABLES: Final = {"counters": "debugstore_counters", "code": "debugstore_code", "payloads": "debugstore_payloads"}
 """By canonical table the table that holds it."""
+KEYS: Final = {"code": "variant", "payloads": "digest"}
+"""By table what its rows are told apart by: pushes of several sessions may have brought the same."""
+COLUMNS: Final = {
+    table: tuple(name for name, kind in schema.TABLES[table].items() if kind != "BLOB") for table in TABLES
+}
+"""Their columns. What payloads hold stays on the machine that recorded them."""
 
 SESSION: Final = "debugstore.session"
 PUSH: Final = "debugstore.push"
@@ -88,11 +94,11 @@ OF_PUSH: Final = {
 }
 """By table the condition on the rows that a push brought."""
 
-_TYPES: Final = {"VARCHAR": "String", "BIGINT": "Int64"}
+_TYPES: Final = {"VARCHAR": "String", "BIGINT": "Int64", "BOOLEAN": "Bool"}
 
 
 def _create(table: str) -> str:
-    columns = ", ".join(f"{name} Nullable({_TYPES[kind]})" for name, kind in schema.TABLES[table].items())
+    columns = ", ".join(f"{name} Nullable({_TYPES[schema.TABLES[table][name]]})" for name in COLUMNS[table])
     return f"CREATE TABLE IF NOT EXISTS {TABLES[table]} ({columns}, push String) ENGINE = MergeTree ORDER BY push"
 
 

@@ -7,18 +7,19 @@ component or layer are those of all calls, with the ones that were counted and n
 
 from __future__ import annotations
 
-from typing import Final
-
-import ibis
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Final
 
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.query import tables
 from otel_debugstore_analysis.query._counted import SUMS, has_counted, is_counted_by, within
 from otel_debugstore_analysis.query._engine import Engine
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._table import Table
 from otel_debugstore_analysis.query._top import PERCENTILES
 from otel_debugstore_exporters.schema import ROLLUP_GROWTH, ROLLUP_SECONDS
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 GROUPS: Final = ("component", "layer", "service")
 COLUMNS: Final = ("count", "total_ns", *PERCENTILES, "error_rate")

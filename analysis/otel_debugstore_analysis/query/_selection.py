@@ -35,6 +35,11 @@ class Filter:
     fields: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
 
+    @property
+    def is_of_times(self) -> bool:
+        """Whether it is a range of time, and nothing else."""
+        return (self.since or self.until) and not self.fields
+
     def apply(self, spans: ir.Table) -> ir.Table:
         """Return the spans that the selection takes; its values are parameters of the query."""
         from otel_debugstore_analysis.query.tables import parameter

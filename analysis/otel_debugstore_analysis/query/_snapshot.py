@@ -26,6 +26,11 @@ class Snapshot:
         """The SQL dialect, as sqlglot names it."""
         return self._engine.dialect
 
+    @property
+    def has_unique_traces(self) -> bool:
+        """Whether each trace is one row of `traces`."""
+        return self._engine.has_unique_traces
+
     def fetch(self, query: Compiled, parameters: Mapping[str, Any], *, further: bool = False) -> list[tuple[Any, ...]]:
         """Return the rows of a query; see `Engine`."""
         rows = self.once(_key("rows", query, parameters), lambda: self._ask(self._engine.fetch, query, parameters))

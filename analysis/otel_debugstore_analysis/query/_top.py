@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
-
-import ibis
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Final
 
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.query import tables
 from otel_debugstore_analysis.query._engine import Engine
 from otel_debugstore_analysis.query._groups import Shape, columns_of, grouped
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import EVERYTHING, Filter, Selection, attributes_among
 from otel_debugstore_analysis.query._table import Table
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 PERCENTILES: Final = {"p50_ns": 0.5, "p95_ns": 0.95, "p99_ns": 0.99}
 ORDERS: Final = {
@@ -25,6 +26,7 @@ ORDERS: Final = {
     "p95": "p95_ns",
     "p99": "p99_ns",
 }
+_TIES: Final = ("start_ns", "trace_id", "span_id")
 _SLOWEST_COLUMNS: Final = (
     "trace_id",
     "span_id",
@@ -86,10 +88,15 @@ def top(
 
 
 def slowest(engine: Engine, *, selection: Selection = EVERYTHING, limit: int = 20) -> Table:
-    """Return the spans that took longest, longest first."""
-    rows = tables.run(engine, _slowest, selection.filter, limit, **selection.parameters)
-    duration = _SLOWEST_COLUMNS.index("duration_ns")
-    return Table(_SLOWEST_COLUMNS, [row for row in rows if row[duration] is not None], left_out=None)
+    """Return the spans that took longest, longest first; of equal ones the first, then by ids."""
+    place = {name: _SLOWEST_COLUMNS.index(name) for name in ("duration_ns", *_TIES)}
+    duration = place["duration_ns"]
+    rows = tables.run(engine, _slowest, selection.filter, limit + 1, **selection.parameters)
+    if len(rows) > limit and rows[limit][duration] == rows[limit - 1][duration]:
+        rows = tables.run(engine, _slowest_of_equal, selection.filter, limit, **selection.parameters)
+    rows = [row for row in rows[:limit] if row[duration] is not None]
+    rows.sort(key=lambda row: (-row[duration], *((row[place[name]] is None, row[place[name]]) for name in _TIES)))
+    return Table(_SLOWEST_COLUMNS, rows, left_out=None)
 
 
 def slowest_traces(engine: Engine, *, limit: int = 20) -> Table:
@@ -101,6 +108,12 @@ def _slowest(shape: Filter, limit: int) -> ir.Table:
     spans = shape.apply(tables.spans(attributes_among(shape.fields)))
     # One key and no condition: else DuckDB reads every column of every row.
     return spans.select(*_SLOWEST_COLUMNS).order_by(ibis.desc("duration_ns", nulls_first=False)).limit(limit)
+
+
+def _slowest_of_equal(shape: Filter, limit: int) -> ir.Table:
+    spans = shape.apply(tables.spans(attributes_among(shape.fields)))
+    order = (ibis.desc("duration_ns", nulls_first=False), *(ibis.asc(name, nulls_first=False) for name in _TIES))
+    return spans.select(*_SLOWEST_COLUMNS).order_by(*order).limit(limit)
 
 
 def _slowest_traces(limit: int) -> ir.Table:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import string
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
-
-import ibis
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.query import tables
 from otel_debugstore_analysis.query._engine import Engine
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._tree import Row, TraceSpan, arrange
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 MAX_FETCHED: Final = 200_000
 """Of a larger trace the longest spans are looked at, so that memory stays bounded."""
@@ -122,8 +123,16 @@ def _spans(engine: Engine, found: _Found) -> list[Row]:
 
 
 def _by_start(row: Row) -> tuple[Any, ...]:
-    """Sort key: by start; of spans that start together the longest first, so that every engine gives one order."""
-    return (row.start_ns is None, row.start_ns or 0, -(row.duration_ns or 0), row.span_id, row.pid or 0, row.name)
+    """Sort key: by start; of spans that start together the longest first: one order on every engine, and in `frame`."""
+    return (
+        row.start_ns is None,
+        row.start_ns or 0,
+        -max(row.duration_ns or 0, 0),
+        row.span_id,
+        -1 if row.pid is None else row.pid,
+        row.parent_id or "",
+        row.name,
+    )
 
 
 def _fetch(engine: Engine, found: _Found, **window: int) -> list[tuple[Any, ...]]:

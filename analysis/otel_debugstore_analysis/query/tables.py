@@ -2,24 +2,25 @@
 
 Analyses are functions that build an Ibis expression over `spans()`, `traces()` or `rollup()`. `run`
 compiles it for an engine and fetches the rows. Building and compiling takes 8 ms, more than many a
-query over a million spans, so compiled SQL is kept: by the function and the hashable arguments that give the
-expression its shape. Values that change from call to call are parameters.
+query over a million spans, so compiled SQL is kept, by the function and the hashable arguments that give the
+expression its shape; between processes too, where `_kept` was told a place. Values that change from call to call are
+parameters.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import ibis
-import ibis.expr.operations as ops
-import ibis.expr.types as ir
-import sqlglot.expressions as sge
-
-from otel_debugstore_analysis.query._engine import Compiled, Engine, place
+from otel_debugstore_analysis.query import _kept
+from otel_debugstore_analysis.query._engine import GIVEN, Compiled, Engine
+from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES
 from otel_debugstore_exporters import schema
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 _TYPES: Final = {
     "VARCHAR": "string",
@@ -32,7 +33,7 @@ _TYPES: Final = {
     "BOOLEAN": "boolean",
 }
 CLICKHOUSE: Final = "clickhouse"
-_MARK: Final = "\ue000"
+MARK: Final = "\ue000"
 """Begins the text that stands for a parameter until the SQL tree is there (a private-use character)."""
 
 
@@ -69,6 +70,11 @@ def code() -> ir.Table:
     return ibis.table(_types("code"), name="code")
 
 
+def payloads() -> ir.Table:
+    """Return the table with a row a recorded argument or result, without its content."""
+    return ibis.table(_types("payloads"), name="payloads")
+
+
 def rollup() -> ir.Table:
     """Return the histogram of durations: a row a component, ten seconds and bucket."""
     return ibis.table(_types("rollup"), name="rollup")
@@ -79,9 +85,14 @@ def rollup_total() -> ir.Table:
     return ibis.table(_types("rollup_total"), name="rollup_total")
 
 
+def given() -> ir.Table:
+    """Return the table with a row a text of the parameter `given`, a list: for more values than there can be names."""
+    return ibis.table({"value": "string"}, name=GIVEN)
+
+
 def parameter(name: str, kind: str = "string") -> ir.Value:
     """Return a value that is given when the query runs."""
-    marked = ibis.literal(_MARK + name)
+    marked = ibis.literal(MARK + name)
     return marked if kind == "string" else marked.cast(kind)
 
 
@@ -93,43 +104,10 @@ def run(engine: Engine, build: Callable[..., ir.Table], *shape: Hashable, **para
 @functools.lru_cache(maxsize=256)
 def compiled(dialect: str, build: Callable[..., ir.Table], *shape: Hashable) -> Compiled:
     """Return the SQL of the expression `build(*shape)` in a dialect."""
-    expression = build(*shape)
-    tree = _compiler(dialect).to_sqlglot(expression).transform(_parameter_or_same, dialect)
-    places = {}
-    if dialect == CLICKHOUSE:
-        from otel_debugstore_analysis.query._compilers import made_for_clickhouse
+    found = _kept.load(dialect, build, shape)
+    if found is None:
+        from otel_debugstore_analysis.query._compile import compile_to
 
-        places = made_for_clickhouse(tree)
-    sql = tree.transform(_place_or_same).sql(dialect=dialect)
-    return Compiled(sql, _reads(expression), tuple(expression.columns), places)
-
-
-def _reads(expression: ir.Table) -> dict[str, tuple[str, ...]]:
-    names = {field.name for field in expression.op().find(ops.Field)}
-    found: dict[str, tuple[str, ...]] = {}
-    for table in expression.op().find(ops.UnboundTable):
-        columns = tuple(name for name in table.schema.names if name in names) or table.schema.names[:1]
-        found[table.name] = tuple(dict.fromkeys((*found.get(table.name, ()), *columns)))
+        found = compile_to(dialect, build(*shape))
+        _kept.save(dialect, build, shape, found)
     return found
-
-
-def _parameter_or_same(node: sge.Expression, dialect: str) -> sge.Expression:
-    if isinstance(node, sge.Literal) and node.is_string and node.this.startswith(_MARK):
-        name = node.this.removeprefix(_MARK)
-        if dialect == CLICKHOUSE:
-            return sge.Placeholder(this=name, kind=sge.DataType.build("String", dialect=dialect))
-        return sge.Parameter(this=sge.Var(this=name))
-    return node
-
-
-def _place_or_same(node: sge.Expression) -> sge.Expression:
-    if isinstance(node, sge.Table):
-        node.set("this", sge.to_identifier(place(node.name), quoted=True))
-    return node
-
-
-@functools.cache
-def _compiler(dialect: str) -> Any:
-    from otel_debugstore_analysis.query._compilers import ForClickHouse, ForDuckDB
-
-    return ForClickHouse() if dialect == CLICKHOUSE else ForDuckDB()

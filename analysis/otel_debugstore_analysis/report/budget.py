@@ -141,17 +141,23 @@ def _markdown(sections: Sequence[Section], taken: Sequence[int], rest: str) -> s
 
 
 def _listed(rest: Sequence[LeftOut]) -> str:
-    lines = [f"- {count:,} {section.unit} of {section.name}: `{section.command}`\n" for section, count in rest]
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for section, count in rest:
+        counts[section.unit, section.name, section.command] += count
+    lines = [f"- {count:,} {unit} of {name}: `{command}`\n" for (unit, name, command), count in counts.items()]
     return "## Left out\n\n" + "".join(lines) if lines else ""
 
 
-def _in_a_line(rest: Sequence[LeftOut]) -> str:
-    what = ", ".join(f"{section.name} {count:,}" for section, count in rest)
-    return f"Left out: {what}. Fetch: `debugstore NAME`, or `debugstore report --max-tokens 20000`.\n" if rest else ""
+def _in_a_line(rest: Sequence[LeftOut], fetch: str) -> str:
+    counts: Counter[str] = Counter()
+    for section, count in rest:
+        counts[section.name] += count
+    what = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    return f"Left out: {what}. Fetch: {fetch}.\n" if rest else ""
 
 
-def _as_a_number(rest: Sequence[LeftOut]) -> str:
-    return f"Left out: {sum(c for _, c in rest):,} items; `debugstore report --max-tokens 4000`.\n" if rest else ""
+def _as_a_number(rest: Sequence[LeftOut], fetch: str) -> str:
+    return f"Left out: {sum(c for _, c in rest):,} items; {fetch}.\n" if rest else ""
 
 
 def _first_item(sections: Sequence[Section], max_tokens: int) -> str:
@@ -159,5 +165,18 @@ def _first_item(sections: Sequence[Section], max_tokens: int) -> str:
     return cut(first.head + first.items[0], max_tokens) if first else ""
 
 
-MARKDOWN = Layout(_markdown, (_listed, _in_a_line, _as_a_number, lambda rest: ""), _first_item)
-"""Markdown, with a list of what is left out at its end."""
+def markdown(fetch: str, fetch_most: str) -> Layout:
+    """Return the layout of Markdown with a list of what is left out at its end.
+
+    Args:
+        fetch: What fetches it, where there is no room to say that for each section.
+        fetch_most: The same, where there is room for a number only.
+    """
+    ways = (_listed, lambda rest: _in_a_line(rest, fetch), lambda rest: _as_a_number(rest, fetch_most), lambda rest: "")
+    return Layout(_markdown, ways, _first_item)
+
+
+MARKDOWN = markdown(
+    "`debugstore NAME`, or `debugstore report --max-tokens 20000`", "`debugstore report --max-tokens 4000`"
+)
+"""That of a report."""

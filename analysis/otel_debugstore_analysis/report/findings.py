@@ -19,6 +19,7 @@ SAMPLES: Final = 2
 _SAMPLE_SPANS: Final = 40
 _DETAILED: Final = 6
 _TRACES: Final = 2_000
+_SPANS: Final = 100_000
 """Of more traces a report looks at a sample, and says so, so that it takes two seconds and not ten; each command by
 itself looks at more."""
 _CALLS: Final = 1_000
@@ -93,7 +94,7 @@ def find(
     if progress is not None:
         progress("traces", len(steps), len(steps) + 1)
     seen, traces = overview(snapshot, selection=selection), tuple(_slowest(snapshot, selection, samples))
-    boxes = flame(frame(snapshot, selection=selection, max_traces=_TRACES)) if charts else ()
+    boxes = flame(frame(snapshot, selection=selection, max_traces=_TRACES, max_spans=_SPANS)) if charts else ()
     return Findings(selection, seen, tables, traces, records or {}, boxes)
 
 
@@ -111,12 +112,13 @@ def _steps(
     both: dict[str, Any] = {"selection": selection, "limit": limit}
     yield "performance", lambda: analysis.performance(**both, detailed=detailed)
     yield "errors", lambda: analysis.errors(**both)
-    yield "critical_path", lambda: analysis.critical_path(**both, max_traces=_TRACES)
-    yield "whatif", lambda: analysis.whatif(selection=selection, limit=limit // 3, max_traces=_TRACES)
-    yield "patterns", lambda: analysis.patterns(**both, max_traces=_TRACES)
+    looked_at: dict[str, Any] = {"max_traces": _TRACES, "max_spans": _SPANS}
+    yield "patterns", lambda: analysis.patterns(**both, **looked_at)  # before those that need no more of the same spans
+    yield "critical_path", lambda: analysis.critical_path(**both, **looked_at)
+    yield "whatif", lambda: analysis.whatif(selection=selection, limit=limit // 3, **looked_at)
     yield "regressions", lambda: analysis.regressions(**both)
     yield "explain", lambda: analysis.explain(**both, max_calls=_CALLS, max_traces=_TRACES_OF_CALLS)
-    yield "candidates", lambda: analysis.candidates(**both, min_executions=1, max_traces=_TRACES)
+    yield "candidates", lambda: analysis.candidates(**both, min_executions=1, **looked_at)
     yield "variants", lambda: analysis.variants(**both)
 
 

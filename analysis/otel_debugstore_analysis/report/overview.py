@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING, NamedTuple
 
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, tables
 from otel_debugstore_analysis.query._selection import Filter, attributes_among
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 
 class Overview(NamedTuple):

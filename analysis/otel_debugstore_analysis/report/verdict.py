@@ -6,6 +6,7 @@ report of 1,000 tokens word for word; names are cut, and what does not fit is no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -83,7 +84,10 @@ def _slow(findings: Findings) -> Iterator[str]:
         share = human("critical_share", row["critical_share"])
         p50, p95 = (human(name, workflow.get(name)) for name in ("p50_ns", "p95_ns"))
         times = f" (p50 {p50}, p95 {p95})" if workflow else ""
-        yield f"{_named(row['component'])} takes {share} of the time of {_named(row['workflow'])}{times}."
+        if row["component"] == row["workflow"]:
+            yield f"{_named(row['workflow'])} takes {share} of its time itself{times}."
+        else:
+            yield f"{_named(row['component'])} takes {share} of the time of {_named(row['workflow'])}{times}."
 
 
 def _failing(findings: Findings) -> Iterator[str]:
@@ -107,20 +111,24 @@ def _scope(findings: Findings) -> str:
     when = ""
     if seen.start_ns is not None and seen.end_ns is not None:
         when = f", from {instant(seen.start_ns)} UTC on, over {duration(seen.end_ns - seen.start_ns)}"
-    return f"{seen.span_count:,} spans of {seen.trace_count:,} traces in {seen.session_count:,} sessions{when}."
+    spans, traces, sessions = (
+        f"{count:,} {name}{'s' if count != 1 else ''}"
+        for count, name in ((seen.span_count, "span"), (seen.trace_count, "trace"), (seen.session_count, "session"))
+    )
+    return f"{spans} of {traces} in {sessions}{when}."
 
 
 def _candidates(findings: Findings) -> Iterator[Recommendation]:
     for row in findings.rows("candidates"):
         what, where = _named(row["component"]), row["where"]
-        saved, sure = human("saved_ns_per_s", row["saved_ns_per_s"]), f"{100 * row['confidence']:.0f} %"
+        saved, sure = duration(row["saved_ns_per_s"]), f"{math.floor(100 * row['confidence'])} %"
         if row["kind"] == "faster":
             p95 = human("p95_saved_ns", row["p95_saved_ns"])
             to_do = f"Make {what} faster: at half its own time {_named(where)} takes {p95} less at p95"
         else:
             below = f" below {_named(where)}" if where is not None else ""
             to_do = f"{_HABITS[row['kind']]} {what}{below}, {row['observations']:,} times"
-        text = f"{to_do}; saves up to {saved}, confidence {sure}."
+        text = f"{to_do}; saves up to {saved} of each second, confidence {sure}."
         yield Recommendation(row["kind"], row["component"], text, row["expected_ns_per_s"], row["trace_ids"])
 
 
@@ -146,7 +154,7 @@ def _failures(findings: Findings) -> Iterator[Recommendation]:
 
 _HABITS: Final = {
     "n_plus_one": "Ask once for all instead of again and again:",
-    "serial_calls": "Make independent calls side by side:",
+    "serial_calls": "See which of these need each other, and make the others side by side:",
     "retry": "Find out why it fails at first:",
     "repeated_call": "Keep the result of equal calls:",
     "lockstep_wait": "Don't wait between children:",

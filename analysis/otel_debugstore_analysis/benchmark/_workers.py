@@ -1,0 +1,255 @@
+"""Processes that measure, seen from the one that asks: started, asked with a limit of time, and ended with all they
+left.
+
+A worker has a session of its own, so nothing that it runs has the user's terminal. It is ended by SIGKILL to its
+group, to its descendants, and to whatever carries its mark in the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from otel_debugstore_analysis.benchmark import _subjects, _worker
+from otel_debugstore_analysis.benchmark._subjects import SIDES, STATE
+from otel_debugstore_analysis.benchmark.model import Job
+
+_MARK: Final = "_OTEL_DEBUGSTORE_BENCHMARK"
+_POLL_S: Final = 0.25
+_START_S: Final = 60.0
+_BOOT: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "from otel_debugstore_analysis.benchmark._worker import main; main()"
+)
+
+
+class WorkerFailedError(Exception):
+    """A process that could not measure.
+
+    Attributes:
+        cause: One sentence.
+        side: 0 for the baseline, 1 for the candidate, None where it is nobody's fault.
+        case: The number of the input; None where it was none.
+        is_wrong: Whether an output is wrong.
+    """
+
+    def __init__(self, cause: str, side: int | None = None, case: int | None = None, is_wrong: bool = False) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.side = side
+        self.case = case
+        self.is_wrong = is_wrong
+
+
+class WorkerProcess:
+    """A process that measures; a context manager, at whose end nothing of it is left.
+
+    Args:
+        job: What to measure.
+        forked: Whether to fork this process; if not, an interpreter is started.
+        timeout_s: How long a single call may take.
+        environment: Further environment variables.
+    """
+
+    def __init__(
+        self, job: Job, *, forked: bool, timeout_s: float, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._job = job
+        self._timeout_s = timeout_s
+        self._mark = uuid.uuid4().hex
+        self._state_file = tempfile.TemporaryFile()  # noqa: SIM115  # closed in `end`
+        self._state_file.truncate(mmap.PAGESIZE)
+        self._state = mmap.mmap(self._state_file.fileno(), mmap.PAGESIZE)
+        self._process: subprocess.Popen[bytes] | None = None
+        requests, self._requests = os.pipe()
+        self._answers, answers = os.pipe()
+        self._unread = b""
+        try:
+            if forked:
+                self.pid = self._fork(requests, answers, environment or {})
+            else:
+                self.pid = self._start(requests, answers, environment or {})
+        finally:
+            os.close(requests)
+            os.close(answers)
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+        """Return the answer to a request.
+
+        Raises:
+            WorkerFailedError: The functions could not be measured: they fail, are wrong, hang, or end the process.
+        """
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as the answer will say
+            os.write(self._requests, json.dumps({"do": what, **arguments}).encode() + b"\n")
+        answer: dict[str, Any] = json.loads(self._line())
+        failed = answer.get("failed")
+        if failed is not None:
+            raise WorkerFailedError(failed["cause"], failed["side"], failed["case"], failed["wrong"])
+        return answer
+
+    def end(self) -> None:
+        """End the process, and whatever it left running. Idempotent."""
+        if self._state.closed:
+            return
+        self._kill()
+        for descriptor in (self._requests, self._answers):
+            os.close(descriptor)
+        self._state.close()
+        self._state_file.close()
+
+    def _start(self, requests: int, answers: int, environment: Mapping[str, str]) -> int:
+        state = self._state_file.fileno()
+        paths = [os.path.abspath(path or ".") for path in sys.path]  # noqa: PTH100
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOT, json.dumps(paths), *map(str, (requests, answers, state))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._job.cwd,
+            env={**os.environ, "OTEL_SDK_DISABLED": "true", **environment, _MARK: self._mark},
+            pass_fds=(requests, answers, state),
+            start_new_session=True,
+        )
+        self._process = process
+        data = pickle.dumps(self._job)
+        with contextlib.suppress(BrokenPipeError):
+            self._send(b"%16d" % len(data) + data)
+        return process.pid
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._requests, view) :]
+
+    def _fork(self, requests: int, answers: int, environment: Mapping[str, str]) -> int:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of threads: what is in the child does not use what they may hold
+            pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                os.environ.update(environment)
+                os.environ[_MARK] = self._mark
+                os.close(self._requests)
+                os.close(self._answers)
+                if self._job.cwd is not None:
+                    os.chdir(self._job.cwd)
+                _worker.serve(self._job, requests, answers, self._state_file.fileno())
+            finally:
+                os._exit(0)
+        return pid
+
+    def _line(self) -> bytes:
+        """Return the next line that it writes."""
+        ticks, since = self._where()[0], time.monotonic()
+        while b"\n" not in self._unread:
+            if select.select([self._answers], [], [], min(_POLL_S, self._timeout_s))[0]:
+                data = os.read(self._answers, 1 << 16)
+                if not data:
+                    raise self._has_ended()
+                self._unread += data
+            now = self._where()[0]
+            if now != ticks:
+                ticks, since = now, time.monotonic()
+            elif time.monotonic() - since > self._limit_s():
+                raise self._blamed(f"did not come to an end within {self._limit_s():g} s")
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+    def _where(self) -> tuple[int, int, int, int]:
+        ticks, phase, side, case, *_ = STATE.unpack_from(self._state)
+        return ticks, phase, side, case
+
+    def _limit_s(self) -> float:
+        """Return how long what it does now may take: a busy machine takes a while to start and to import."""
+        return self._timeout_s if self._where()[1] == _subjects.CALL else max(self._timeout_s, _START_S)
+
+    def _has_ended(self) -> WorkerFailedError:
+        return self._blamed(f"ended its process ({_ending(self._reap())})")
+
+    def _blamed(self, what: str) -> WorkerFailedError:
+        """Return what is wrong with the function that was running."""
+        _, phase, side, case = self._where()
+        if phase == 0:
+            return WorkerFailedError(f"The process that measures {what.replace('its process', 'before it began')}.")
+        if phase == _subjects.SETUP:
+            return WorkerFailedError(f"The setup or teardown {what}.")
+        if phase == _subjects.INPUTS:
+            label = self._job.cases[case].label
+            return WorkerFailedError(f"Making the input of class {label!r} {what}.", None, case)
+        if phase == _subjects.IMPORT:
+            return WorkerFailedError(f"The {SIDES[side]} {what} while it was imported.", side)
+        label = self._job.cases[case].label
+        return WorkerFailedError(f"The {SIDES[side]} {what}, with an input of class {label!r}.", side, case)
+
+    def _kill(self) -> None:
+        import psutil
+
+        found: list[int] = []
+        with contextlib.suppress(psutil.Error):
+            found = [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for pid in found:
+            _kill(pid)
+        self._reap()
+        for pid in _marked(self._mark):
+            _kill(pid)
+
+    def _reap(self) -> int | None:
+        """Wait for the process, and return how it ended: as `subprocess` has it; None where that is not known."""
+        if self._process is not None:
+            return self._process.wait()
+        with contextlib.suppress(ChildProcessError):
+            return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return None
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _marked(mark: str) -> list[int]:
+    """Return the processes that were started with this mark; where there is no /proc, none is found."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if mark.encode() in (entry / "environ").read_bytes():
+                        found.append(int(entry.name))
+    return found
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "how is not known"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # a real-time signal
+        return f"signal {-code}"

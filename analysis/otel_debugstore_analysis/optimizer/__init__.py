@@ -1,0 +1,54 @@
+"""The loop, closed: an item of the queue, an optimizer that changes the code, and a proof that decides.
+
+The names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from otel_debugstore_analysis.optimizer.auto_evolver import ProvenEvolver
+    from otel_debugstore_analysis.optimizer.by_command import CommandOptimizer
+    from otel_debugstore_analysis.optimizer.loop import Attempt, Optimization, OptimizeOptions, optimize
+    from otel_debugstore_analysis.optimizer.mechanical import MechanicalOptimizer
+    from otel_debugstore_analysis.optimizer.protocol import Candidate, Optimizer, OptimizerError, Task, find_optimizer
+
+_MODULES = {
+    "Attempt": "loop",
+    "Candidate": "protocol",
+    "CommandOptimizer": "by_command",
+    "MechanicalOptimizer": "mechanical",
+    "Optimization": "loop",
+    "OptimizeOptions": "loop",
+    "Optimizer": "protocol",
+    "OptimizerError": "protocol",
+    "ProvenEvolver": "auto_evolver",
+    "Task": "protocol",
+    "find_optimizer": "protocol",
+    "optimize": "loop",
+}
+
+__all__ = [
+    "Attempt",
+    "Candidate",
+    "CommandOptimizer",
+    "MechanicalOptimizer",
+    "Optimization",
+    "OptimizeOptions",
+    "Optimizer",
+    "OptimizerError",
+    "ProvenEvolver",
+    "Task",
+    "find_optimizer",
+    "optimize",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
