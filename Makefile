@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# How many processes run the tests; 0 runs them in one, where a debugger works.
-WORKERS ?= auto
+# How many processes run the tests: more than there are cores, since many tests wait; 0 runs them in one, where a debugger works.
+WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -q -rs
 
 # The first of these that is new enough makes the environment; `make PYTHON=python3.13 demo` takes another.
@@ -23,10 +23,10 @@ demo: $(READY)  ## record a real program, watch its spans arrive, and show what 
 	@$(BIN)/debugstore demo
 
 test: $(READY)  ## the tests that take seconds
-	$(PYTEST) --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal -m "not slow" $(ARGS)
+	$(PYTEST) --numprocesses $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: $(READY)  ## the tests that take longer
-	$(PYTEST) --numprocesses $(WORKERS) --maxprocesses 2 --dist worksteal -m slow $(ARGS)
+	$(PYTEST) --numprocesses $(WORKERS) --dist worksteal -m slow $(ARGS)
 
 test-all: test test-slow  ## every test
 

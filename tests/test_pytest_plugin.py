@@ -92,7 +92,7 @@ def test_some_errors():
 @pytest.mark.debugstore(max_memory_mb=20)
 def test_memory():
     held = bytearray(60_000_000)
-    time.sleep(0.05)
+    time.sleep(0.5)
 
 def test_unlimited():
     slow()

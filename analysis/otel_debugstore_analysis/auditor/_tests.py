@@ -235,9 +235,12 @@ def _recorded(store: Path, function: Named) -> tuple[int, int]:
 
 
 def _with_program(words: list[str]) -> list[str]:
-    """Return the command, with a program that stands beside the running Python where the PATH has none of its name."""
+    """Return the command, with the program of that name that stands beside the running Python, if one does.
+
+    What the PATH has, where no environment is activated, is a `pytest` that knows nothing of what is installed here.
+    """
     beside = Path(sys.executable).parent / words[0]
-    if os.sep not in words[0] and shutil.which(words[0]) is None and os.access(beside, os.X_OK):
+    if os.sep not in words[0] and os.access(beside, os.X_OK):
         return [str(beside), *words[1:]]
     return words
 

@@ -29,6 +29,7 @@ from otel_debugstore_exporters.reader import SessionReader
 NODE: Final = "node"
 _NAME: Final = "AutoEvolver"
 _WANTED: Final = ("open", "rejected")
+_OURS: Final = ("otel_debugstore", "otel_debugstore_exporters", "otel_debugstore_analysis")
 
 
 class Evolver(Protocol):
@@ -71,8 +72,7 @@ class ProvenEvolver:
         self._nodes = Path(runner.nodes_dir)
         self._base_path = Path(base_path)
         kind = type(runner)
-        paths = tuple(os.path.realpath(path) for path in sys.path if path and Path(path).is_dir())
-        self._host = NodeHost(f"{kind.__module__}:{kind.__qualname__}", paths, tuple(ignored))
+        self._host = NodeHost(f"{kind.__module__}:{kind.__qualname__}", _own_paths(), tuple(ignored))
         self._options = replace(options or ReplayOptions(), asked_by_name=True)
         self.last: Replay | None = None
         """What the last evolution was found to be."""
@@ -178,6 +178,18 @@ class ProvenEvolver:
             queue.prove(item.id, evidence, _NAME)
         else:
             queue.reject(item.id, found.cause, evidence, _NAME)
+
+
+def _own_paths() -> tuple[str, ...]:
+    """Return where the host's modules are found: not what every interpreter finds by itself, nor what we are."""
+    prefixes = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
+    found = [Path(os.path.realpath(path)) for path in sys.path if path and Path(path).is_dir()]
+    return tuple(
+        str(path)
+        for path in found
+        if not any(path.is_relative_to(prefix) for prefix in prefixes)
+        and not any((path / package).is_dir() for package in _OURS)
+    )
 
 
 def _put(source: Path, place: Path) -> None:

@@ -77,7 +77,7 @@ class Limits:
             if allowed > 0 and not test.calls(component)
         ]
         if self.max_memory_mb is not None and test.memory_peak_bytes is None:
-            notes.append("max_memory_mb: the peak of a test that takes less than 20 ms is not known")
+            notes.append("max_memory_mb: the peak is not known, the test was too short")
         if test.left_out:
             notes.append(f"{test.left_out:,} spans beyond those that are kept were not looked at")
         return notes
