@@ -205,8 +205,14 @@ def load_archive(connection: duckdb.DuckDBPyConnection, archive: Path) -> Iterat
 
 
 def write_tables(connection: duckdb.DuckDBPyConnection, database: str, archive: Path) -> None:
-    """Replace the files of an archive by the tables of a database, each by one rename, `spans` after what it names."""
-    for table in sorted(ARCHIVED_TABLES, key=lambda table: table == "spans" or table in schema.FIRST_VERSION_TABLES):
+    """Replace the files of an archive by the tables of a database, each by one rename.
+
+    `spans` comes after what it names, and after what is computed from it: whoever takes secrets out of an archive, and
+    dies, finds them there the next time. Only what the first version does not have, and tells versions apart, is last.
+    """
+    is_first = not (archive / "rollup_total.parquet").exists()
+    later = {"spans", *(schema.FIRST_VERSION_TABLES if is_first else ())}
+    for table in sorted(ARCHIVED_TABLES, key=lambda table: table in later):
         order = " ORDER BY start_ns" if table in ("spans", "traces") else ""
         path = archive / f"{table}.parquet"
         temporary = archive / f".{table}.parquet.tmp"
