@@ -13,6 +13,7 @@ import pytest
 
 from otel_debugstore import Analysis
 from otel_debugstore.errors import ConfigurationError
+from otel_debugstore_analysis.analyses.candidates import MAX_TRACES
 from otel_debugstore_analysis.query import Selection, Table
 from otel_debugstore_analysis.report.findings import Findings, find
 from otel_debugstore_analysis.report.flame import flame
@@ -223,3 +224,20 @@ def test_where_spans_are_read_from(tmp_path: Path) -> None:
         assert Analysis(one.engine).performance().groups == one.performance().groups
         with pytest.raises(ConfigurationError, match="give one of them"):
             Analysis(one.engine, base_path=tmp_path)
+
+
+def test_it_recommends_what_candidates_does(tmp_path: Path) -> None:
+    """Also where both look at a sample of the traces only: the same rows, of the same sample."""
+    spans = [
+        made
+        for number in range(1, MAX_TRACES + 200)
+        for made in (
+            span(2 * number, "job", trace=number, start_ms=number, duration_ms=20 + number % 7),
+            span(2 * number + 1, "part", parent=2 * number, trace=number, start_ms=number, duration_ms=9 + number % 5),
+        )
+    ]
+    write_sealed(tmp_path, "s", spans)
+    analysis = Analysis(base_path=tmp_path)
+    alone, together = analysis.candidates(min_executions=1), find(analysis.engine, samples=0).tables["candidates"]
+    assert any("traces are looked at" in note for note in alone.notes)
+    assert (together.rows, together.notes) == (alone.rows, alone.notes)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from otel_debugstore.calls.decorators import instrument
 from otel_debugstore.calls.recorded import RecordedFunction
@@ -29,6 +28,7 @@ from otel_debugstore_analysis.auditor._subjects import Subject, subject_of_code
 from otel_debugstore_analysis.auditor._tests import TIMEOUT_S, TestRuns, run_tests
 from otel_debugstore_analysis.auditor._threshold import PerformanceThreshold, Thresholds
 from otel_debugstore_analysis.auditor._values import COMPONENT, calls
+from otel_debugstore_analysis.closing import Closing
 from otel_debugstore_analysis.processes import split_command
 from otel_debugstore_analysis.query import EVERYTHING
 
@@ -37,7 +37,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 OPEN_STATES: Final = ("open", "claimed", "proposed", "rejected")
 
 
-class PerformanceAuditor:
+class PerformanceAuditor(Closing):
     """Holds components against thresholds, and keeps what is to be optimised.
 
     Args:
@@ -177,14 +177,6 @@ class PerformanceAuditor:
         """Write down what was recorded."""
         if self._provider is not None:
             self._provider.force_flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _record(self) -> None:
         """Record this process into the session, from the first time on."""

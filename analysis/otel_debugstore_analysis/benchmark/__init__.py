@@ -6,8 +6,9 @@ what they do not need.
 
 from __future__ import annotations
 
-from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
+
+from otel_debugstore_analysis.lazy import lazy_names
 
 if TYPE_CHECKING:
     from otel_debugstore_analysis.benchmark.distributed import compare_on_hosts
@@ -73,10 +74,4 @@ __all__ = [
     "resolution",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

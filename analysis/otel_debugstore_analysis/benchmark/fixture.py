@@ -8,8 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from otel_debugstore.config import Settings
 from otel_debugstore.errors import ConfigurationError
@@ -21,6 +20,7 @@ from otel_debugstore_analysis.benchmark.model import BenchmarkOptions, Check, Fu
 from otel_debugstore_analysis.benchmark.results import Comparison
 from otel_debugstore_analysis.benchmark.scenarios import BenchmarkScenario
 from otel_debugstore_analysis.benchmark.storing import record_comparison
+from otel_debugstore_analysis.closing import Closing
 
 BASELINE: Final = "baseline"
 """The verdict of the implementation that others are held against."""
@@ -72,7 +72,7 @@ class BenchmarkResult:
         return None if self.median_ns is None else self.median_ns / 1e6
 
 
-class BenchmarkFixture:
+class BenchmarkFixture(Closing):
     """Compares implementations, and keeps what it finds in a session.
 
     Args:
@@ -177,14 +177,6 @@ class BenchmarkFixture:
 
     def close(self) -> None:
         """Do nothing: every comparison is durable when it was made."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Scenario:

@@ -5,8 +5,9 @@ The names are imported when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
+
+from otel_debugstore_analysis.lazy import lazy_names
 
 if TYPE_CHECKING:
     from otel_debugstore_analysis.optimizer.auto_evolver import ProvenEvolver
@@ -45,10 +46,4 @@ __all__ = [
     "optimize",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

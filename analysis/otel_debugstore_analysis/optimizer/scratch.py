@@ -7,9 +7,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from otel_debugstore_analysis.closing import Closing
 from otel_debugstore_analysis.optimizer.protocol import OptimizerError
 from otel_debugstore_analysis.processes import run_command
 
@@ -32,7 +32,7 @@ _MAX_BYTES: Final = 1 << 30
 _GIT_TIMEOUT_S: Final = 30.0
 
 
-class Scratch:
+class Scratch(Closing):
     """A copy of a project; a context manager, at whose end it is gone.
 
     What git knows of, or would not ignore, is copied; where there is no git, all but caches, environments and
@@ -61,14 +61,6 @@ class Scratch:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Remove it."""

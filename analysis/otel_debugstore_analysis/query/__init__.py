@@ -3,8 +3,9 @@
 Names are imported when they are first used: Ibis takes 0.3 s, and not every command needs it.
 """
 
-from importlib import import_module as _import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from otel_debugstore_analysis.lazy import lazy_names
 
 if TYPE_CHECKING:
     from otel_debugstore_analysis.query._clickhouse import ClickHouseEngine
@@ -69,13 +70,4 @@ __all__ = [
     "trace",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from otel_debugstore.errors import QueryError
+from otel_debugstore_analysis.analyses.candidates import MAX_SPANS, MAX_TRACES
 from otel_debugstore_analysis.analysis import Analysis
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, Trace, frame, slowest, trace
 from otel_debugstore_analysis.query._snapshot import Snapshot
@@ -18,10 +19,8 @@ ROWS: Final = 20
 SAMPLES: Final = 2
 _SAMPLE_SPANS: Final = 40
 _DETAILED: Final = 6
-_TRACES: Final = 2_000
-_SPANS: Final = 100_000
-"""Of more traces a report looks at a sample, and says so, so that it takes two seconds and not ten; each command by
-itself looks at more."""
+_SAMPLE: Final[dict[str, Any]] = {"max_traces": MAX_TRACES, "max_spans": MAX_SPANS}
+"""Of more traces a report looks at a sample, and says so: that of `candidates`, so that both recommend the same."""
 _CALLS: Final = 1_000
 _TRACES_OF_CALLS: Final = 100
 
@@ -94,7 +93,7 @@ def find(
     if progress is not None:
         progress("traces", len(steps), len(steps) + 1)
     seen, traces = overview(snapshot, selection=selection), tuple(_slowest(snapshot, selection, samples))
-    boxes = flame(frame(snapshot, selection=selection, max_traces=_TRACES, max_spans=_SPANS)) if charts else ()
+    boxes = flame(frame(snapshot, selection=selection, **_SAMPLE)) if charts else ()
     return Findings(selection, seen, tables, traces, records or {}, boxes)
 
 
@@ -112,13 +111,12 @@ def _steps(
     both: dict[str, Any] = {"selection": selection, "limit": limit}
     yield "performance", lambda: analysis.performance(**both, detailed=detailed)
     yield "errors", lambda: analysis.errors(**both)
-    looked_at: dict[str, Any] = {"max_traces": _TRACES, "max_spans": _SPANS}
-    yield "patterns", lambda: analysis.patterns(**both, **looked_at)  # before those that need no more of the same spans
-    yield "critical_path", lambda: analysis.critical_path(**both, **looked_at)
-    yield "whatif", lambda: analysis.whatif(selection=selection, limit=limit // 3, **looked_at)
+    yield "patterns", lambda: analysis.patterns(**both, **_SAMPLE)  # before those that need no more of the same spans
+    yield "critical_path", lambda: analysis.critical_path(**both, **_SAMPLE)
+    yield "whatif", lambda: analysis.whatif(selection=selection, limit=limit // 3, **_SAMPLE)
     yield "regressions", lambda: analysis.regressions(**both)
     yield "explain", lambda: analysis.explain(**both, max_calls=_CALLS, max_traces=_TRACES_OF_CALLS)
-    yield "candidates", lambda: analysis.candidates(**both, min_executions=1, **looked_at)
+    yield "candidates", lambda: analysis.candidates(**both, min_executions=1)
     yield "variants", lambda: analysis.variants(**both)
 
 
