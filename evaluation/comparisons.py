@@ -2,7 +2,8 @@
 
 A session's median is a base times a factor of its own, log-normal with a standard deviation of 3 or 10 %: what
 repeated runs of a program show. The draws decide as `compare` does, by its `decide`. Some are besides made into
-sessions of spans, which `compare` reads, and have to give the same verdicts.
+sessions of spans, which `compare` reads, and have to give the same verdicts. What it says of the structure of traces is
+in `structures`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from evaluation import structures
 from evaluation.result import Options, Result
 from otel_debugstore_analysis.analyses.compare import compare, decide
 
@@ -40,7 +42,7 @@ def results(options: Options) -> list[Result]:
             found.append(Result(f"compare: false alarms, A/A of {of}", alarms, draws, 0.05))
         else:
             found.append(Result(f"compare: +{step - 1:.0%} found, {of}", alarms, draws))
-    return [*found, _end_to_end(chance, options)]
+    return [*found, _end_to_end(chance, options), *structures.results(options)]
 
 
 def _wanted(step: float) -> tuple[str, ...]:

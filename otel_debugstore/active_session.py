@@ -1,8 +1,8 @@
 """Which session this process records into, and whether it is the one that may seal it.
 
 A process that chooses a session tells its children through the environment, whatever way they are
-started (subprocess, spawn, forkserver): the session, the absolute path it lies in, and the process
-that owns it. So the processes of one program share a session, and only its first one seals.
+started (subprocess, spawn, forkserver): the session, the absolute path it lies in, the file of its settings, and the
+process that owns it. So the processes of one program share a session, and only its first one seals.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 from otel_debugstore.config import Settings
 from otel_debugstore.environment_variables import OTEL_DEBUGSTORE_PATH, OTEL_DEBUGSTORE_SESSION
 from otel_debugstore.session_id import default_session_id
+from otel_debugstore.settings_file import hand_down
 
 _OWNER: Final = "_OTEL_DEBUGSTORE_OWNER"
 """`{pid}:{session id}`. Internal, so it is no flag of `opentelemetry-instrument`."""
@@ -34,6 +35,7 @@ def activate_session(settings: Settings, service_name: str = "") -> tuple[Path, 
     session_id = settings.session_id or default_session_id(_name(service_name))
     os.environ[OTEL_DEBUGSTORE_PATH] = str(base_path)
     os.environ[OTEL_DEBUGSTORE_SESSION] = session_id
+    hand_down(os.environ)
     if _owner_of(session_id) is None:
         os.environ[_OWNER] = f"{os.getpid()}:{session_id}"
     return base_path, session_id

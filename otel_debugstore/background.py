@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 
+from otel_debugstore.log import warn_once
+
 
 class BackgroundThread:
     """Runs `work` in a thread, with instrumentation suppressed. A forked child does not have it."""
@@ -45,6 +47,8 @@ class BackgroundThread:
         token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         try:
             self._work()
+        except Exception as error:  # noqa: BLE001  # it would be printed
+            warn_once("thread", f"A thread of recording ended by an error: {error!r}.")
         finally:
             detach(token)
             self._running.release()

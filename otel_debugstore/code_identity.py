@@ -5,8 +5,8 @@ code, plain defaults, and functions of the same in the variables that they close
 one). Where the code stands does not matter: not the file, not the line. Bytecode differs between minor versions
 of Python, and so do variants.
 
-A function whose `__code__` or `__defaults__` was replaced, as reloaders do, has a new variant at the next call. So
-has one that closes over such a function.
+A function whose `__code__`, `__defaults__` or `__kwdefaults__` was replaced, as reloaders do, has a new variant at the
+next call. So has one that closes over such a function.
 Threads: any; no locks. Nothing is kept alive but what is remembered of functions that live.
 """
 
@@ -28,14 +28,21 @@ _MAX_UNWRAPPED: Final = 16
 _PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
 
 
-class _Known(NamedTuple):
-    """The variant of a function that lives, and what it was computed from."""
+class _Parts(NamedTuple):
+    """A function that lives, and what of it can be replaced. By id: defaults that refer to it are not kept alive."""
 
     function: weakref.ref[FunctionType]
     code: CodeType
     defaults_id: int
+    keyword_defaults_id: int
+
+
+class _Known(NamedTuple):
+    """The variant of a function, and what it was computed from."""
+
+    parts: _Parts
     variant: str
-    closed_over: tuple[tuple[weakref.ref[FunctionType], CodeType], ...]
+    closed_over: tuple[_Parts, ...]
 
 
 _known: Final[dict[int, _Known]] = {}
@@ -50,11 +57,12 @@ def variant_of(function: Callable[..., Any]) -> str | None:
     """
     known = _known.get(id(function))
     if known is not None:
-        reference, code, defaults_id, variant, closed_over = known
+        (reference, code, defaults_id, keyword_defaults_id), variant, closed_over = known
         if (
             reference() is function
             and function.__code__ is code
             and id(function.__defaults__) == defaults_id
+            and id(function.__kwdefaults__) == keyword_defaults_id
             and (not closed_over or _are_same(closed_over))
         ):
             return variant
@@ -105,8 +113,8 @@ def code_digest(code: CodeType) -> bytes:
 
 def _compute(function: FunctionType) -> str:
     closed_over = tuple(_closed_over(function))
-    parts = [code_digest(function.__code__), *[code_digest(inner.__code__) for inner in closed_over]]
-    hash_ = blake2b(b"".join(parts), digest_size=_DIGEST_BYTES)
+    digests = [code_digest(function.__code__), *[code_digest(inner.__code__) for inner in closed_over]]
+    hash_ = blake2b(b"".join(digests), digest_size=_DIGEST_BYTES)
     for each in (function, *closed_over):
         hash_.update(_serialize(each.__defaults__))
         hash_.update(_serialize(tuple(sorted((each.__kwdefaults__ or {}).items()))))
@@ -114,24 +122,29 @@ def _compute(function: FunctionType) -> str:
     if len(_known) >= _MAX_REMEMBERED:
         _known.clear()
     key = id(function)
-    _known[key] = _Known(
-        weakref.ref(function, partial(_forget, _known, key)),
-        function.__code__,
-        id(function.__defaults__),
-        variant,
-        tuple((weakref.ref(inner), inner.__code__) for inner in closed_over),
-    )
+    parts = _parts(function, partial(_forget, _known, key))
+    _known[key] = _Known(parts, variant, tuple(map(_parts, closed_over)))
     return variant
+
+
+def _parts(function: FunctionType, forget: Callable[[Any], None] | None = None) -> _Parts:
+    reference = weakref.ref(function, forget)
+    return _Parts(reference, function.__code__, id(function.__defaults__), id(function.__kwdefaults__))
 
 
 def _forget(remembered: dict[int, Any], key: int, _: object) -> None:
     remembered.pop(key, None)
 
 
-def _are_same(closed_over: tuple[tuple[weakref.ref[FunctionType], CodeType], ...]) -> bool:
-    for reference, code in closed_over:
+def _are_same(closed_over: tuple[_Parts, ...]) -> bool:
+    for reference, code, defaults_id, keyword_defaults_id in closed_over:
         function = reference()
-        if function is None or function.__code__ is not code:
+        if (
+            function is None
+            or function.__code__ is not code
+            or id(function.__defaults__) != defaults_id
+            or id(function.__kwdefaults__) != keyword_defaults_id
+        ):
             return False
     return True
 

@@ -109,7 +109,10 @@ def _measure(text: str, units: Mapping[str, int]) -> float:
     found = _MEASURE.fullmatch(text)
     if found is None or found[2].lower() not in units:
         raise ValueError(text)
-    return float(found[1]) * units[found[2].lower()]
+    number = float(found[1]) * units[found[2].lower()]
+    if number == float("inf"):
+        raise ValueError(text)
+    return number
 
 
 def _path(value: Any) -> Path:

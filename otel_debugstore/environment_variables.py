@@ -95,7 +95,7 @@ OTEL_DEBUGSTORE_HOOKS: Final = "OTEL_DEBUGSTORE_HOOKS"
 .. envvar:: OTEL_DEBUGSTORE_HOOKS
 
 What a program's modules are called: "registry=node_registry, node_runner=runner|src.node_runner".
-Default: registry, node_runner, node_runtime, tools_manager, workflow_tracker
+Default: registry, node_runner, node_runtime, tools_manager, workflow_tracker, auto_evolver
 """
 
 OTEL_DEBUGSTORE_THREAD_POOLS: Final = "OTEL_DEBUGSTORE_THREAD_POOLS"
@@ -111,7 +111,7 @@ OTEL_DEBUGSTORE_CAPTURE: Final = "OTEL_DEBUGSTORE_CAPTURE"
 .. envvar:: OTEL_DEBUGSTORE_CAPTURE
 
 What is kept of arguments and results: "full", "digest" or "none"; also by layer and component:
-"digest, tool=full, shop.pay*=none".
+"digest, tool=full, shop.pay*=none". A mistake in it keeps nothing.
 Default: "full"
 """
 

@@ -6,6 +6,7 @@ DebugStoreError
 ├── SessionNotFoundError  no such session below the base path
 ├── FormatVersionError    data written by a newer version of this project
 ├── CorruptDataError      a journal, segment or archive that can't be read
+│   └── ForeignFileError  because it is none: it is sound, and somebody else's
 ├── MalformedInputError   an imported file or request that is not what it claims to be
 ├── NotReplayableError   a payload that does not hold the whole of the value
 └── QueryError            SQL that is wrong, or that is not allowed
@@ -34,6 +35,10 @@ class FormatVersionError(DebugStoreError):
 
 class CorruptDataError(DebugStoreError):
     """A journal, a segment or an archive can't be read."""
+
+
+class ForeignFileError(CorruptDataError):
+    """A file that is sound has the name of a journal or a segment, and is none."""
 
 
 class MalformedInputError(DebugStoreError, ValueError):

@@ -29,7 +29,18 @@ def reset_after_fork(thing: ForkAware) -> None:
 
 def _reset_all() -> None:
     for thing in list(_aware):
-        thing.after_fork_in_child()
+        _call(thing.after_fork_in_child)
+
+
+def _call(method: Callable[[], None] | None) -> None:
+    """Call what is to be called around a fork; an error would be printed, and what comes after it be left out."""
+    try:
+        if method is not None:
+            method()
+    except Exception as error:  # noqa: BLE001
+        from otel_debugstore.log import warn_once
+
+        warn_once("fork", f"What has to be done around a fork failed: {error!r}.")
 
 
 os.register_at_fork(after_in_child=_reset_all)
@@ -59,7 +70,7 @@ if sys.version_info >= (3, 12):
 def call_at_fork(before: Callable[[], None], in_parent: Callable[[], None], in_child: Callable[[], None]) -> None:
     """Call bound methods before every fork, and after it in parent and child, while their object lives."""
     methods = [weakref.WeakMethod(method) for method in (before, in_parent, in_child)]
-    calls = [lambda found=method: (method := found()) and method() for method in methods]
+    calls = [lambda found=method: _call(found()) for method in methods]
     os.register_at_fork(before=calls[0], after_in_parent=calls[1], after_in_child=calls[2])
 
 

@@ -3,13 +3,15 @@
 - `os._exit` and `os.exec*` flush first, for at most 2 s. So multiprocessing and Celery workers, which
   end by `os._exit`, lose nothing.
 - SIGTERM, where its action is the default one: see `sigterm`. At most 2 s too, and the exit status stays.
-- Before either flush what is open of its own accord (workflows of a tracker) is ended, in a thread of its own, since
-  the main thread may have been interrupted anywhere; that is waited for at most 1 s.
-- A normal end, an unhandled exception and SIGINT run `atexit`, where the provider shuts down.
+- Before either flush what is open of its own accord (workflows of a tracker, coroutines, generators) is ended, in a
+  thread of its own, since the main thread may have been interrupted anywhere; that is waited for at most 1 s.
+- What can't be flushed because the disk refuses is counted, as far as it lets that be written.
+- A normal end, an unhandled exception and SIGINT run `atexit`: what is open is ended, then the provider shuts down.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -17,6 +19,8 @@ import signal
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
+
+from opentelemetry import trace
 
 from otel_debugstore.background import BackgroundThread
 from otel_debugstore.clock import Clock
@@ -35,12 +39,19 @@ class Flushable(Protocol):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Write them within the timeout, waiting for no lock that an interrupted frame may hold."""
 
+    def give_up(self) -> None:
+        """Count what could not be flushed, as far as that can be written: the process ends now."""
+
     def stand_by(self) -> None:
         """Say `has_unsaved` now, though no span has ended, and write what waits. Must not wait."""
 
 
 class Closable(Protocol):
     """Has spans open that nobody ends when the process ends."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has one open now."""
 
     def close_all(self, outcome: str) -> None:
         """End them, so that they can be flushed. Never raises."""
@@ -53,16 +64,19 @@ def flush(outcome: str) -> None:
         outcome: How what is open ended.
     """
     deadline = Clock.monotonic() + FLUSH_SECONDS
-    _close(outcome)
+    with contextlib.suppress(Exception):  # the process is ending; it has to
+        _close(outcome)
     for flushable in list(_flushables):
         try:
-            flushable.force_flush(max(0, int((deadline - Clock.monotonic()) * 1000)))
+            if not flushable.force_flush(max(0, int((deadline - Clock.monotonic()) * 1000))):
+                # In a thread of its own: it takes locks that the interrupted frame may hold.
+                BackgroundThread(flushable.give_up).join(deadline - Clock.monotonic())
         except Exception:  # noqa: BLE001  # the process is ending; it has to
             continue
 
 
 def _close(outcome: str) -> None:
-    if _unsaved.open:
+    if is_anything_open():
         with contextlib.suppress(RuntimeError):  # there is no thread to be had
             BackgroundThread(functools.partial(_close_all, outcome)).join(_CLOSE_SECONDS)
 
@@ -79,6 +93,7 @@ class _Unsaved:
     def __init__(self) -> None:
         self.things: set[Any] = set()
         self.open: set[Closable] = set()
+        self.provider: object = None
         self.sigterm = SigtermWatch(functools.partial(flush, "terminated"))
         reset_after_fork(self)
 
@@ -122,20 +137,20 @@ def has_saved(flushable: Flushable) -> None:
 
 
 def has_open(closable: Closable) -> None:
-    """Have `closable` closed before the process ends, until it says that it has nothing open (`has_closed`)."""
-    if closable not in _unsaved.open:
-        _unsaved.open.add(closable)
+    """Have `closable` closed before the process ends. To be called whenever it has one open and had none."""
+    _unsaved.open.add(closable)
+    if (provider := trace.get_tracer_provider()) is not _unsaved.provider:
+        _unsaved.provider = provider
+        # It has to run before the provider's own handler, so it is registered after that.
+        atexit.unregister(_close_all)
+        atexit.register(_close_all, "exit")
+    if not _unsaved.things:  # else who watches sees that something is open before it rests
         stand_by()
-
-
-def has_closed(closable: Closable) -> None:
-    """Do not close it any more."""
-    _unsaved.open.discard(closable)
 
 
 def is_anything_open() -> bool:
     """Return whether something would be closed before the process ends."""
-    return bool(_unsaved.open)
+    return any(closable.is_open for closable in list(_unsaved.open))
 
 
 def stand_by() -> None:
@@ -155,6 +170,8 @@ def restore() -> None:
     _flushables.clear()
     _unsaved.things.clear()
     _unsaved.open.clear()
+    _unsaved.provider = None
+    atexit.unregister(_close_all)
     for (module, name), original in _originals.items():
         setattr(module, name, original)
     _originals.clear()

@@ -16,28 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+from otel_debugstore.given_values import GivenValues, Span
 from otel_debugstore.log import warn_once
 from otel_debugstore.recording_settings import recording_settings
-from otel_debugstore.secret_kinds import (
-    ASSIGNMENT,
-    BARE,
-    CODE_WORDS,
-    EMAIL,
-    EMAIL_NAME,
-    EXPRESSION,
-    FLAG,
-    IDENTIFIER,
-    LINE,
-    NAME_BEFORE,
-    PLACEHOLDER,
-    QUOTED,
-    RULES,
-    Pattern,
-    Rule,
-)
-from otel_debugstore.secret_names import NOT_IN_TEXT, SecretNames
+from otel_debugstore.secret_kinds import EMAIL, EMAIL_NAME, RULES, Pattern, Rule
+from otel_debugstore.secret_names import MODIFIERS, SecretNames
+from otel_debugstore.secret_values import MARK, SecretValues
 
-_MARK: Final = "(masked: "
 _PIECE: Final = 1 << 16
 _LONGEST_NEEDLE: Final = 64
 _HEAD_MARGIN: Final = 1024
@@ -45,12 +30,11 @@ _HEAD_MARGIN: Final = 1024
 _MAX_DEPTH: Final = 64
 _REMEMBERED: Final = 8192
 _REMEMBERED_LENGTH: Final = 128
-_PASSWORDS: Final = frozenset({"password", "passwd", "passphrase", "passcode", "pwd", "secret"})
-_HEADERS: Final = frozenset({"authorization", "cookie"})
+_PAIRS: Final = tuple((name, value) for value in ("value", "Value") for name in ("name", "key", "Name", "Key"))
+_END: Final = "\0"
+_END_OF_KEY: Final = f"(?:[_.-]?(?:{'|'.join(sorted(MODIFIERS))}|[0-9])){{0,4}}[\x80-\xff]".encode("latin-1")
+"""What follows the name of a secret where that is a key: in MessagePack mostly a byte that is no ASCII."""
 _LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
-
-Span = tuple[int, int, str]
-"""Start, end and kind of a secret in a text."""
 
 
 class Masker:
@@ -65,12 +49,15 @@ class Masker:
             emails: Whether e-mail addresses are masked as well.
         """
         self._names: Final = SecretNames(keys)
+        self._values: Final = SecretValues(self._names.added)
+        self._given: Final = GivenValues(self._names, self._values, self.key_kind)
         self._patterns: Final = tuple(_compiled(patterns))
         rules = (*RULES, EMAIL) if emails else RULES
         self._by_needle: Final[dict[str, list[Rule | None]]] = _index(rules, self._names.needles())
         expression = _alternatives(self._by_needle)
         self._search: Final[Callable[..., re.Match[str] | None]] = re.compile(expression).search
-        self._search_bytes: Final = Pattern(expression.encode()).search
+        with_keys = _alternatives([*self._by_needle, *(name + _END for name in self._names.only_keys())])
+        self._search_bytes: Final = Pattern(with_keys.encode().replace(_END.encode(), _END_OF_KEY)).search
         self._kinds: dict[str, str | None] = {}
         self._clean: set[str] = set()
 
@@ -90,12 +77,28 @@ class Masker:
         """Return whether what has this name is to be masked."""
         return self.key_kind(name) is not None
 
+    def is_secret(self, kind: str, value: object) -> bool:
+        """Return whether a value can be the secret that its name stands for; `has_password=True` is none."""
+        return self._values.fits(kind, value)
+
+    def pair_kind(self, pair: Mapping[Any, Any]) -> tuple[str, str] | None:
+        """Return the key and the kind of a secret in a map with its name beside it: `{"name": "token", "value": ...}`.
+
+        Numbers are none: such maps are those of metrics, too.
+        """
+        for name_key, value_key in _PAIRS:
+            name = pair.get(name_key)
+            if type(name) is str and value_key in pair and (kind := self.key_kind(name)) is not None:
+                value = pair[value_key]
+                return (value_key, kind) if type(value) is not int and self.is_secret(kind, value) else None
+        return None
+
     def flag_kind(self, flag: object, value: object) -> str | None:
         """Return which secret a value is that comes after a flag in a command line: `["--password", value]`."""
         if not (isinstance(flag, str) and flag[:1] == "-" and len(flag) <= _LONGEST_NEEDLE and "=" not in flag):
             return None
-        is_flag = isinstance(value, str) and value[:2] == "--"
-        return None if is_flag or not is_secret_value(value) else self.key_kind(flag)
+        kind = None if isinstance(value, str) and value[:2] == "--" else self.key_kind(flag)
+        return kind if kind is not None and self.is_secret(kind, value) else None
 
     def find(self, text: str) -> tuple[str, ...]:
         """Return the kinds of the secrets in a text, in their order."""
@@ -146,7 +149,11 @@ class Masker:
     def mask_attributes(self, attributes: Mapping[str, Any], depth: int = 0) -> Mapping[str, Any]:
         """Return attributes of a span or an event without secrets; the same object if there are none."""
         changed: dict[str, Any] = {}
+        if depth and (pair := self.pair_kind(attributes)) is not None:
+            changed[pair[0]] = masked_value(pair[1])
         for key, value in attributes.items():
+            if key in changed:
+                continue
             masked = self.mask_value(key, value, depth)
             if masked is not value:
                 changed[key] = masked
@@ -158,7 +165,7 @@ class Masker:
         What is nested deeper than `_MAX_DEPTH` is not gone through, and left out.
         """
         kind = self.key_kind(key)
-        if kind is not None and is_secret_value(value):
+        if kind is not None and self.is_secret(kind, value):
             mask = masked_value(kind)
             return (mask,) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else mask
         if isinstance(value, str):
@@ -199,7 +206,7 @@ class Masker:
     def _span_at(self, text: str, position: int, needle: str) -> Span | None:
         for rule in self._by_needle[needle]:
             if rule is None:
-                span = self._assigned(text, position)
+                span = self._given.span_at(text, position)
             elif rule is EMAIL:
                 span = _email(text, position)
             else:
@@ -208,55 +215,10 @@ class Masker:
                 return span
         return None
 
-    def _assigned(self, text: str, position: int) -> Span | None:
-        """Return the place of the value, if the name of a secret is here and a value is given to it."""
-        found = ASSIGNMENT.match(text, position)
-        if found is None:
-            return self._after_flag(text, position)
-        before = NAME_BEFORE.search(text, max(0, position - 64), position)
-        kind = self.key_kind(text[before.start() if before else position : found.end("name")])
-        if kind is None:
-            return None
-        quoted = QUOTED.match(text, found.end())
-        if quoted is not None:
-            start, end = quoted.span(quoted.lastindex or 0)
-            value = text[start : min(end, start + 80)]
-            is_none = value.startswith(_MARK) or PLACEHOLDER.fullmatch(value) or _is_too_short(kind, value)
-            return None if is_none else (start, end, kind)
-        bare = (LINE if kind in _HEADERS else BARE).match(text, found.end())
-        if bare is None:
-            return None
-        is_spaced = found.group()[-1] in " \t"
-        end = bare.start() + len(bare.group().rstrip(")]}" if kind not in _HEADERS else " \t"))
-        return (bare.start(), end, kind) if _is_bare_secret(kind, text[bare.start() : end], is_spaced) else None
-
-    def _after_flag(self, text: str, position: int) -> Span | None:
-        """Return the place of the value, if a flag that is named like a secret is here and a value after it.
-
-        Words of letters only are none: help texts and source code are full of flags.
-        """
-        if "--" not in text[max(0, position - 64) : position]:
-            return None
-        found = FLAG.match(text, position)
-        before = NAME_BEFORE.search(text, max(0, position - 64), position)
-        if found is None or before is None or not before.group().startswith("--"):
-            return None
-        kind = self.key_kind(before.group() + found["name"])
-        group = "quoted" if found["quoted"] else "bare"
-        value = found[group]
-        if kind is None or value.isalpha() or value.startswith(("-", _MARK.strip())) or _is_too_short(kind, value):
-            return None
-        return None if PLACEHOLDER.fullmatch(value[:80]) else (*found.span(group), kind)
-
 
 def masked_value(kind: str) -> str:
     """Return what stands in the place of a secret."""
-    return f"{_MARK}{kind})"
-
-
-def is_secret_value(value: object) -> bool:
-    """Return whether a value can be the secret that its name stands for; `has_password=True` is none."""
-    return not (value is None or type(value) in (bool, float) or value in ("", b"", (), []))
+    return f"{MARK}{kind})"
 
 
 @functools.cache
@@ -322,26 +284,8 @@ def _email(text: str, position: int) -> Span | None:
     return (name.start(), domain.end(), EMAIL.kind) if domain and name else None
 
 
-def _is_bare_secret(kind: str, value: str, is_spaced: bool) -> bool:
-    """Return whether a value without quotes is a secret, and not source code about one."""
-    first_word = value.split(None, 1)[0].rstrip(":|,.") if value else ""
-    if not value or first_word.lower() in CODE_WORDS or EXPRESSION.match(value) or PLACEHOLDER.fullmatch(value[:80]):
-        return False
-    is_word = IDENTIFIER.match(value) is not None
-    if is_word and (value.lower() in kind or value.lower().endswith(kind.replace("_", ""))):
-        return False
-    if kind in _PASSWORDS or kind in _HEADERS:
-        return True
-    return not (_is_too_short(kind, value) or kind in NOT_IN_TEXT or (is_word and is_spaced))
-
-
-def _is_too_short(kind: str, value: str) -> bool:
-    """Passwords may be short; a token of a few characters is one of a language."""
-    return len(value) < 6 and kind not in _PASSWORDS and kind not in _HEADERS
-
-
 def _is_in_mark(lowered: str, position: int) -> bool:
-    begin = lowered.rfind(_MARK, max(0, position - 64), position)
+    begin = lowered.rfind(MARK, max(0, position - 64), position)
     return begin >= 0 and ")" not in lowered[begin:position]
 
 

@@ -15,9 +15,11 @@ point of another method: no caller waits for a lock that the frame it interrupte
 
 from __future__ import annotations
 
+import sys
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from opentelemetry.context import (
@@ -48,6 +50,7 @@ _TRACE_FLAGS: Final = 3  # of a SpanContext, which is a tuple: a tenth of a micr
 _COMMIT_SPANS: Final = 16_384
 _CHECK_SECONDS: Final = 0.25
 _LATE_SECONDS: Final = 0.1
+_GIVE_UP_SECONDS: Final = 0.1
 _MAX_LOCK_SECONDS: Final = 86400.0
 
 
@@ -66,7 +69,7 @@ class BatchSink(Protocol):
         """Make all that was added or counted durable at once; return whether that was done."""
 
     def shutdown(self) -> None:
-        """Commit and let go of files. A later commit may open them again."""
+        """Commit, or else count what can't be, and let go of files. A later commit may open them again."""
 
 
 class _Signal:
@@ -175,7 +178,15 @@ class BoundedSpanProcessor(SpanProcessor):
         Returns:
             Whether they were committed; False also when `timeout_millis` did not suffice.
         """
-        seconds = timeout_millis / 1000
+        try:
+            return self._flush(timeout_millis / 1000)
+        except Exception as error:  # it would reach the program
+            if is_meant_for_the_program(error):
+                raise
+            warn_once("worker", f"Writing spans failed ({error!r}); it is tried again.")
+            return False
+
+    def _flush(self, seconds: float) -> bool:
         if self._has_threads:
             ticket = _Ticket()
             self._tickets.append(ticket)
@@ -185,6 +196,10 @@ class BoundedSpanProcessor(SpanProcessor):
         if self._queue or self.is_shut_down or OUTBOX.has_silent_counts:
             return self._write_down(seconds)
         return True
+
+    def give_up(self) -> None:
+        """Have the sink count what it can't commit: the process ends now."""
+        self._commit(_GIVE_UP_SECONDS, and_shut_down=True)
 
     def shutdown(self) -> None:
         """Commit what has ended and stop the threads, within 10 s."""
@@ -210,13 +225,22 @@ class BoundedSpanProcessor(SpanProcessor):
             try:
                 has_unsaved(self)
                 for work in (self._work, self._commit_when_wanted)[len(self._running) :]:
-                    self._running.append(BackgroundThread(work))
+                    self._running.append(BackgroundThread(partial(self._keep_on, work)))
                 self._has_threads = self._is_ready = not self.is_shut_down
             except RuntimeError:  # no thread to be had: flush and shutdown write in their caller's
                 pass
             finally:
                 self._starting.release()
         return True
+
+    def _keep_on(self, work: Callable[[], None]) -> None:
+        """Do the work of a thread until shutdown, whatever fails in it: spans would wait for it for ever."""
+        while not self.is_shut_down:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001
+                warn_once("worker", f"Writing spans failed ({error!r}); it goes on with the next ones.")
+                self._wake.wait(self._delay_seconds)
 
     def _work(self) -> None:
         """Hand spans over when there are many and when a commit is due."""
@@ -308,6 +332,8 @@ class BoundedSpanProcessor(SpanProcessor):
         Each is written at once until that has taken 0.1 s, then at most one a second. Does not wait:
         whoever holds a lock may be the frame that this one interrupted.
         """
+        if sys.is_finalizing():  # modules are taken away: nothing can be written any more
+            return
         self._dropped[AFTER_SHUTDOWN] += 1
         began = Clock.monotonic()
         if self._late_seconds < _LATE_SECONDS or began >= self._late_next:

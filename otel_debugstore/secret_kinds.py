@@ -71,6 +71,10 @@ def _is_basic_credential(text: str) -> bool:
         return False
 
 
+def _is_no_placeholder(text: str) -> bool:
+    return PLACEHOLDER.fullmatch(text) is None
+
+
 _EDGE: Final = r"(?<![A-Za-z0-9_])"
 _EDGE_DASH: Final = r"(?<![A-Za-z0-9_-])"
 
@@ -122,6 +126,15 @@ RULES: Final[tuple[Rule, ...]] = (
         r"""://(?:[^\s/?#@:"'<>]{0,256}+:(?![0-9]{1,5}[/?#])([^\s/"'<>@]{1,256}+(?:@[^\s/"'<>@]{1,256}+(?=@))*+)"""
         r"|([A-Za-z0-9_-]{20,256}+))@",
     ),
+    _rule(
+        "curl credential",
+        "curl",
+        r"""curl(?:\.exe)?[ \t](?:(?!&&)[^\r\n|;]|\\\r?\n){0,256}?(?<=[ \t])(?:-u|--user|-U|--proxy-user)[ =]?["']?"""
+        r"""[^\s:"']{1,128}+:(?!\(masked:)([^\s"']{1,256}+)""",
+        accept=_is_no_placeholder,
+    ),
+    _rule("sql password", "password", r"(?<![\w'\"-])password[ \t]{1,3}'([^\s']{1,256}+)'", flags=re.IGNORECASE),
+    _rule("sql password", "identified", r"IDENTIFIED[ \t]{1,3}BY[ \t]{1,3}'([^\s']{1,256}+)'"),
 )
 
 EMAIL: Final = Rule(
@@ -145,6 +158,22 @@ FLAG: Final = Pattern(
     re.ASCII,
 )
 """What follows the name of a secret in the arguments of a command: `--name value`, `'--name', 'value'`."""
+
+PAIR: Final = Pattern(
+    r"""(?P<name>[\w.-]{0,40}+)(?:\\{0,3}["'](?:,\s{0,40}\\{0,3}["']value\\{0,3}["']\s{0,3}:|\s{1,40}value\s?=)"""
+    r"""|["']?[ \t]{0,3}\r?\n[ \t]{1,40}["']?value["']?:)[ \t]{0,3}""",
+    re.ASCII | re.IGNORECASE,
+)
+"""What follows the name of a secret where it is a value itself, and the secret is in another one: `"name": "x",
+"value": "y"`, also as attributes and in YAML.
+"""
+
+TAG: Final = Pattern(
+    r"(?P<name>[\w.-]{0,40}+)(?:\s[^<>]{0,256}+)?>\s{0,3}(?P<value>[^\s<>]{1,4096}+)\s{0,3}</", re.ASCII
+)
+"""What follows the name of a secret where it is that of an element: `<name>value</name>`."""
+
+TAG_BEFORE: Final = Pattern(r"<(?:[\w.-]{1,32}:)?(?P<name>[\w.-]{0,64})\Z", re.ASCII)
 
 NAME_BEFORE: Final = Pattern(r"[\w.-]{1,64}\Z", re.ASCII)
 

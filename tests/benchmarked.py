@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -70,6 +71,19 @@ def ends_its_process(numbers: list[int]) -> int:
 def prints(numbers: list[int]) -> int:
     """Print, and return the sum."""
     print("adding", numbers)
+    return sum(numbers)
+
+
+def float_total(numbers: list[int]) -> Any:
+    """Return the sum, as a float."""
+    return float(sum(numbers))
+
+
+def writes_to_what_is_open(numbers: list[int]) -> int:
+    """Write what looks like an answer into descriptors that were there before."""
+    for descriptor in range(3, 40):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b'{"rounds": [], "notes": [], "loops": [], "round_ns": 1}\n')
     return sum(numbers)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import InitVar, dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel
@@ -41,10 +43,47 @@ class Login:
     password: str
 
 
+class Held:
+    __slots__ = ("hidden",)
+
+
+@dataclass
+class Made(Held):
+    """Whatever else it may hold than its fields."""
+
+    name: str
+    start: InitVar[int] = 0
+
+    def __post_init__(self, start: int) -> None:
+        if start == 1:
+            self.started = True
+        if start == 2:
+            self.hidden = True
+
+    @cached_property
+    def upper(self) -> str:
+        return self.name.upper()
+
+
+@dataclass
+class Queue(deque[int]):
+    """Its items are where nobody sees them."""
+
+    name: str
+
+
+class Pair(Point):
+    """It has room for more than its fields."""
+
+
 class Model(BaseModel):
     a: int
     b: list[str] = []
     inner: Model | None = None
+
+    @cached_property
+    def double(self) -> int:
+        return 2 * self.a
 
 
 CALLS: list[str] = []

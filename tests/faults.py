@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from otel_debugstore_exporters import doctor
+from otel_debugstore_exporters.findings import Finding
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.merging import merge
 from otel_debugstore_exporters.reader import SessionReader
@@ -137,7 +138,7 @@ def assert_exactly_once(paths: SessionPaths, acknowledged: Iterable[str]) -> set
     return set(found)
 
 
-def problems(paths: SessionPaths) -> list[doctor.Finding]:
+def problems(paths: SessionPaths) -> list[Finding]:
     """What the doctor finds wrong."""
     return [finding for finding in doctor.examine(paths.base_path, [paths.session_id]) if finding.severity == "problem"]
 

@@ -181,7 +181,10 @@ def test_what_can_not_be_compared_is_refused(arms: Any, options: Any, said: str)
         ab("refused", arms, **options)
 
 
-@pytest.mark.parametrize("limits", [{"max_p95_ms": -1}, {"max_error_rate": 2}, {"max_ratio": 0}, {"max_ratio": "x"}])
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_p95_ms": -1}, {"max_error_rate": 2}, {"max_error_rate": True}, {"max_ratio": 0}, {"max_ratio": "x"}],
+)
 def test_a_guard_rail_has_to_be_one(limits: Any) -> None:
     """Limits that mean nothing are refused."""
     with pytest.raises(ConfigurationError):

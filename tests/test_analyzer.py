@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_debugstore import AnalysisPackage, DebugAnalyzer, DebugStore
+from otel_debugstore import AnalysisPackage, DebugAnalyzer, DebugIntegration, DebugStore
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore_analysis.report import tokens
 
@@ -82,6 +82,67 @@ def test_a_context(analyzer: DebugAnalyzer) -> None:
     assert count(context_name="parse") == 10
     assert count(context_type="tool", context_id="parse-3") == 1
     assert count(context_name="pars") == 0
+
+
+def test_what_lies_below_a_context(store: DebugStore, analyzer: DebugAnalyzer) -> None:
+    """It belongs to the context: a run of the workflow has its tools' calls, and no others."""
+    findings = analyzer.analyze_context(context_id="run-3").findings
+    assert {row["component"]: row["count"] for row in findings.rows("performance.groups")} == {
+        "nightly": 1,
+        "fetch": 1,
+        "parse": 1,
+    }
+    assert {row["context_id"] for row in findings.records["slow_records"].dicts()} == {
+        "run-3",
+        "fetch-3",
+        "parse-3",
+    }
+    assert analyzer.analyze_context(context_type="tool", context_id="run-3").findings.overview.span_count == 0
+
+
+def test_a_context_of_very_many_spans(tmp_path: Path) -> None:
+    """All that lies below it counts, however much."""
+    with DebugStore("s", tmp_path, auto_sync=False) as store, DebugAnalyzer(store) as analyzer:
+        for run in range(2):
+            store.write_record("workflow", f"run-{run}", "nightly", duration_ms=1_000.0, timestamp=BEGAN + 1)
+            for n in range(300):
+                store.write_record(
+                    "tool",
+                    f"{run}-{n}",
+                    "fetch",
+                    parent_context=f"run-{run}",
+                    duration_ms=1.0,
+                    timestamp=BEGAN + n / 1_000,
+                )
+        findings = analyzer.analyze_context(context_id="run-1").findings
+        assert findings.overview.span_count == 301
+        workflows = findings.rows("critical_path.workflows")
+        assert [(row["workflow"], row["runs"]) for row in workflows] == [("nightly", 1)]
+
+
+def test_contexts_of_calls(tmp_path: Path) -> None:
+    """A call that a decorator recorded is found by the id that `records` has for it, with the calls below it."""
+    integration = DebugIntegration(session_id="calls", base_path=tmp_path)
+
+    @integration.track_function()
+    def inner(number: int) -> int:
+        return number
+
+    @integration.track_function()
+    def outer(number: int) -> int:
+        return inner(number) + inner(number + 1)
+
+    for number in range(3):
+        outer(number)
+    integration.close()
+    with DebugStore("calls", tmp_path, auto_sync=False) as store, DebugAnalyzer(store) as analyzer:
+        rows = store.query_analytics("SELECT context_id FROM records WHERE context_name LIKE '%outer' ORDER BY id")
+        assert len(rows) == 3
+        for row in rows:
+            package = analyzer.analyze_context(context_id=row["context_id"])
+            assert package.findings.overview.span_count == 3
+            assert len(package.findings.records["slow_records"].rows) == 3
+            assert "takes" in package.to_markdown()
 
 
 def test_samples_are_bounded(analyzer: DebugAnalyzer) -> None:

@@ -76,7 +76,7 @@ def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("layer.tool.max-p95-ms = '1'", "max_p95_ms can't be '1'"),
         ("layer.tool.max-p95-ms = true", "max_p95_ms can't be True"),
         ("layer.tool.max-p95-ms = nan", "max_p95_ms can't be nan"),
-        ("layer.tool.max-p95-ms = 'auto'", "max_p95_ms can't be 'auto'"),
+        ("layer.tool.max-p50-ms = 'auto'", "max_p50_ms can't be 'auto': .*; no history proposes it"),
         ("layer.tool.max-error-rate = 5", "it is a share"),
         ("layer.tool.duration-statistic = 'p42'", "There is no statistic 'p42'"),
         ("layer.tool.max-sums = 3", "it takes limits by attribute"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from otel_debugstore import PerformanceThreshold
 from otel_debugstore_analysis.auditor import Thresholds, audit
 from otel_debugstore_analysis.auditor._distributions import beta_quantiles, student_quantile
 from otel_debugstore_analysis.auditor._history import proposals
+from otel_debugstore_exporters.batch import SpanRecord
 
 
 class TestVerdicts:
@@ -238,19 +241,36 @@ class TestWhatIsAudited:
         ]
 
     def test_auto_takes_the_history(self, tmp_path: Path) -> None:
-        """ "auto" is what earlier sessions propose; without any it is undecided."""
-        auto = Thresholds({"tool": PerformanceThreshold(max_duration_ms="auto")})
-        sealed(tmp_path, calls([100, 110] * 100), session="before")
+        """ "auto" is what earlier sessions propose, for that layer; without any it is undecided."""
+        auto = Thresholds({"tool": PerformanceThreshold(max_p95_ms="auto")})
+        sealed(tmp_path, calls([100, 110] * 100) + calls([900] * 200, layer="step"), session="before")
         sealed(tmp_path, calls([150] * 100) + calls([150] * 100, "unknown"), session="s")
 
-        def history(names: Any) -> Any:
-            return proposals(tmp_path, ["s"], names)
-
-        results = {one.component_name: one for one in audited(tmp_path, auto, proposals=history)}
+        found = audited(tmp_path, auto, proposals=partial(proposals, tmp_path, ["s"]))
+        results = {one.component_name: one for one in found}
         assert results["work"].verdict == "fail"
         assert results["work"].checks[0].limit == pytest.approx(135e6)  # the median and six times the MAD
         assert results["unknown"].verdict == "undecided"
         assert "earlier sessions" in results["unknown"].cause
+
+    def test_auto_of_an_attribute_takes_the_history_too(self, tmp_path: Path) -> None:
+        """By the attribute's value; one that no earlier session has is undecided."""
+
+        def of_route(durations_ms: Sequence[float], route: str) -> list[SpanRecord]:
+            return calls(durations_ms, attributes={"http.route": route})
+
+        auto = PerformanceThreshold(max_duration_ms="auto")
+        limits = Thresholds({}, (), (("http.route", "/api/*", auto), ("http.method", "*", auto)))
+        sealed(tmp_path, of_route([100, 110] * 100, "/api/buy") + of_route([500] * 200, "/api/sell"), session="before")
+        spans = of_route([150] * 100, "/api/buy") + of_route([150] * 100, "/api/sell") + of_route([1] * 9, "/api/new")
+        sealed(tmp_path, spans + calls([1] * 9, attributes={"http.method": "GET"}), session="s")
+        found = audited(tmp_path, limits, proposals=partial(proposals, tmp_path, ["s"]))
+        assert {one.component_name: one.verdict for one in found} == {
+            "http.route=/api/buy": "fail",
+            "http.route=/api/sell": "pass",
+            "http.route=/api/new": "undecided",
+            "http.method=GET": "undecided",
+        }
 
     def test_evidence_and_saving(self, tmp_path: Path) -> None:
         """What fails comes with traces of its slowest calls, and with what keeping the limit would save."""

@@ -11,7 +11,6 @@ import pytest
 
 from instrumented import run_instrumented
 from otel_debugstore import AutoEvolverInstrumentor
-from otel_debugstore.errors import NotReplayableError, QueryError
 from otel_debugstore_analysis.optimizer import Optimizer, ProvenEvolver
 from otel_debugstore_analysis.queue import OptimizationQueue
 from recording import Memory, modules
@@ -155,14 +154,34 @@ def test_a_wrong_evolution_is_undone(host: Path, code: str, said: str) -> None:
 
 
 def test_no_evolution(host: Path) -> None:
-    """Where nothing is written the item is open again; where nothing was recorded, nothing is done."""
+    """Where nothing is written the item is open again."""
     item = queued(host / "debug_data", "squares", layer="node")
     made = evolver(host, "")
     made.evolve_node("squares")
     assert made.last is None
     assert OptimizationQueue(host / "debug_data").get(item.id).state == "open"
-    with pytest.raises((NotReplayableError, QueryError), match="nobody"):
-        made.evolve_node("nobody")
+
+
+def test_nothing_is_raised_at_the_host(host: Path) -> None:
+    """Where nothing can be proven the node stays as it is, and `last` says why; a host may ask at any time."""
+    queue = OptimizationQueue(host / "debug_data")
+    made = evolver(host, WRONG)
+    assert made.evolve_node("nobody") is None
+    assert made.last
+    assert "nobody" in made.last.cause
+    item = queued(host / "debug_data", "squares", layer="node")
+    queue.claim(item.id, "somebody")
+    assert made.evolve_node("squares") is None
+    assert made.last
+    assert "is claimed by 'somebody'" in made.last.cause
+    queue.release(item.id, "somebody")
+    proof = {"verdict": "faster", "ratio": 0.5, "low": 0.4, "high": 0.6, "checked": 1, "component": "squares"}
+    closed = queue.prove(item.id, proof)
+    assert made.evolve_node("squares") is None
+    assert made.last
+    assert made.last.verdict == "wrong"
+    assert queue.get(item.id) == closed
+    assert (host / "nodes" / "squares" / "main.py").read_text() == NODE
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def test_stopping_early() -> None:
     [
         ("wrong_total", "wrong", "1997001 where 1999000 is right"),
         ("wrong_later", "wrong", "after it was timed"),
+        ("float_total", "wrong", "1999000.0 where 1999000 is right"),
         ("raises", "failed", "raised ValueError: can't add 2000 numbers"),
         ("exits", "failed", "ended the program (SystemExit: 3)"),
         ("ends_its_process", "failed", "ended its process (exit code 5)"),
@@ -104,6 +105,14 @@ def test_candidates_that_are_not_to_be_ranked(candidate: str, verdict: str, caus
     assert cause in found.cause
     assert not found.is_ranked
     assert found.to_dict()["ratio"] is None
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_function_that_writes_into_descriptors_of_others() -> None:
+    """What it writes is not taken for an answer: the verdict is that it does."""
+    found = compare_functions("benchmarked:total", "benchmarked:writes_to_what_is_open", NUMBERS, options=ONE)
+    assert (found.verdict, found.is_ranked) == ("failed", False)
+    assert "wrote into descriptors that are not its own" in found.cause
     assert not psutil.Process().children(recursive=True)
 
 

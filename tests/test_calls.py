@@ -365,6 +365,28 @@ def test_cpu_time_of_one_thread(recorded: Recorded) -> None:
     assert (recorded.one("idle").attributes or {})["debugstore.cpu.time_ns"] < 10e6  # type: ignore[operator]
 
 
+def test_cpu_time_of_short_calls(recorded: Recorded) -> None:
+    """It is never more than the time that went by, in one thread, of functions and of coroutines."""
+
+    @function
+    async def later(value: int) -> int:
+        await asyncio.sleep(0)
+        return value
+
+    async def main() -> None:
+        for number in range(50):
+            await later(number)
+
+    for number in range(50):
+        double(number)
+    asyncio.run(main())
+    assert len(recorded.spans()) == 100
+    for span in recorded.spans():
+        cpu_ns = (span.attributes or {})["debugstore.cpu.time_ns"]
+        assert isinstance(cpu_ns, int)
+        assert cpu_ns <= (span.end_time or 0) - (span.start_time or 0)
+
+
 def test_a_span_that_the_program_ends(recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:
     """Ending the current span is the program's right; it is not ended twice."""
     with tool("ended"):

@@ -74,13 +74,38 @@ def test_what_was_seen_more_often_comes_first(tmp_path: Path) -> None:
     assert rows[0]["saved_ns_per_s"] == pytest.approx(rows[1]["saved_ns_per_s"])
 
 
+def test_confidence_is_that_of_the_component(tmp_path: Path) -> None:
+    """Of many runs one has a call that saves much: that was seen once, however often the workflow ran."""
+    spans = list(runs())
+    spans.append(span(1, "job", trace=90, start_ms=90_000, duration_ms=3_000))
+    spans.append(span(2, "rare", parent=1, trace=90, start_ms=90_000, duration_ms=2_500))
+    write_sealed(tmp_path, "s", spans)
+    found = {row["component"]: row for row in ask(tmp_path, min_executions=0).dicts()}
+    assert (found["rare"]["observations"], found["query"]["observations"]) == (1, RUNS)
+    assert found["rare"]["confidence"] == pytest.approx(0.2065, abs=1e-4)
+
+
+def test_a_sampled_trace_is_one_observation(tmp_path: Path) -> None:
+    """However many it stands for: of what makes a component faster, and of habits."""
+    spans = [span(1, "job", duration_ms=1_000, trace_state="ot=th:ffc")]
+    spans += [
+        span(2 + k, "select", parent=1, start_ms=90 * k, duration_ms=90, trace_state="ot=th:ffc") for k in range(10)
+    ]
+    write_sealed(tmp_path, "s", spans)
+    rows = ask(tmp_path).dicts()
+    assert {row["kind"] for row in rows} == {"faster", "n_plus_one"}
+    assert {row["observations"] for row in rows} == {1}
+    assert {row["executions"] for row in rows} == {1_024, 10_240}
+
+
 def test_calls_of_several_components_are_candidates(tmp_path: Path) -> None:
     """Two calls one after the other that could be made side by side, as often as they come together."""
     spans = []
     for n in range(1, RUNS + 1):
         spans.append(span(1, "job", trace=n, start_ms=n * 1_000, duration_ms=1_000))
-        spans.append(span(2, "prices", parent=1, trace=n, start_ms=n * 1_000, duration_ms=500))
-        spans.append(span(3, "stock", parent=1, trace=n, start_ms=n * 1_000 + 500, duration_ms=500))
+        for place, name in enumerate(("prices", "stock") if n % 2 else ("stock", "prices")):
+            begin = n * 1_000 + 500 * place
+            spans.append(span(2 + place, name, parent=1, trace=n, start_ms=begin, duration_ms=500))
     write_sealed(tmp_path, "s", spans)
     (row,) = [row for row in ask(tmp_path).dicts() if row["kind"] == "serial_calls"]
     assert (row["component"], row["where"]) == ("prices, stock", "job")
@@ -119,7 +144,7 @@ def test_both_engines_say_the_same(engines: Engines, nezha: Engines) -> None:
 
 
 def test_calls_that_may_need_each_other(tmp_path: Path) -> None:
-    """Of calls that always come in one order nothing is expected; what comes in both may be made side by side."""
+    """Calls that always come in one order are no candidate; what comes in both may be made side by side."""
 
     def job(trace: int, names: Sequence[str]) -> list[SpanRecord]:
         begin = 1_000 * trace
@@ -129,15 +154,16 @@ def test_calls_that_may_need_each_other(tmp_path: Path) -> None:
         ]
         return [span(1, "job", trace=trace, start_ms=begin, duration_ms=800), *calls]
 
-    def serial(session: str) -> dict[str, Any]:
+    def serial(session: str) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         table = ask(tmp_path, selection=Selection(where={"session": session}))
-        (row,) = [row for row in table.dicts() if row["kind"] == "serial_calls"]
-        return row
+        return [row for row in table.dicts() if row["kind"] == "serial_calls"], table.notes
 
     write_sealed(tmp_path, "one", [one for n in range(1, RUNS + 1) for one in job(n, ("read", "parse"))])
     both = [one for n in range(1, RUNS + 1) for one in job(100 + n, ("left", "right")[:: 1 if n % 2 else -1])]
     write_sealed(tmp_path, "both", both)
-    assert (serial("one")["observations"], serial("one")["expected_ns_per_s"]) == (0, 0)
-    assert serial("one")["saved_ns_per_s"] > 0
-    assert serial("both")["observations"] == RUNS / 2
-    assert serial("both")["expected_ns_per_s"] > 0
+    rows, notes = serial("one")
+    assert rows == []
+    assert any("1 of the habits are left out" in note for note in notes)
+    (row,), _ = serial("both")
+    assert row["observations"] == RUNS / 2
+    assert row["expected_ns_per_s"] > 0

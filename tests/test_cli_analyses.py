@@ -105,10 +105,11 @@ def test_within_so_many_tokens(data: Path, name: str, output_format: str) -> Non
             arguments = [name, *COMMANDS[name], "--data-dir", str(data), "-s", session, "--format", output_format]
             result = run(*arguments, "--max-tokens", str(budget))
             assert result.exit_code == 0, result.output
-            assert tokens.count(result.stdout) <= budget
-            assert result.stderr == ""
+            assert tokens.count(result.stdout + result.stderr) <= budget
             if output_format == "json":
                 assert json.loads(result.stdout)["analysis"] == name.replace("-", "_")
+            if output_format != "csv":
+                assert result.stderr == ""
 
 
 def test_what_tokens_leave_out_is_counted(data: Path) -> None:
@@ -119,7 +120,7 @@ def test_what_tokens_leave_out_is_counted(data: Path) -> None:
     assert len(cut["rows"]) + cut["left_out"] == len(whole["rows"]) + whole["left_out"]
     assert cut["left_out"]
     assert "rows of groups are left out: debugstore performance --limit 0" in run_well(
-        *arguments, "--max-tokens", "100"
+        *arguments, "--max-tokens", "180"
     )
 
 
@@ -156,6 +157,18 @@ def test_critical_path_of_a_trace(data: Path) -> None:
     assert [row["from_ns"] for row in rows[1:]] == [row["to_ns"] for row in rows[:-1]]
     assert sum(row["duration_ns"] for row in rows) == 103_000_000
     assert "fetch" in run_well("critical-path", "--data-dir", data, "-s", "shop", "--trace", trace_id)
+
+
+def test_critical_path_of_a_trace_by_the_beginning_of_its_id(tmp_path: Path) -> None:
+    """Tables show the first digits; what begins so in no trace, or in several, is said."""
+    for number, trace in enumerate((0xED94E119 << 96, (0xED94 << 112) + 1)):
+        write_sealed(tmp_path, "s", [span(number + 1, f"work {number}", trace=trace)])
+    (row,) = as_json("critical-path", tmp_path, "s", "--trace", "ed94e119")["segments"]["rows"]
+    assert row["component"] == "work 0"
+    options = ["--data-dir", str(tmp_path), "--trace"]
+    assert "No trace begins with 'abc'" in refused("critical-path", *options, "abc")
+    assert "Several traces begin with 'ed94'" in refused("critical-path", *options, "ed94")
+    assert "is no trace id" in refused("critical-path", *options, "nope")
 
 
 def test_sets_that_are_compared(data: Path, tmp_path: Path) -> None:

@@ -313,7 +313,10 @@ def test_seal_asks_the_program_that_records(data: Path) -> None:
 
 
 def test_doctor(data: Path) -> None:
-    """Clean sessions are said to be so; a problem is shown with a remedy, exit code 1, until it is repaired."""
+    """Clean sessions are said to be so; a problem is shown with a remedy, exit code 1, until it is repaired.
+
+    What was set aside is noted from then on.
+    """
     assert "Nothing is wrong" in run("doctor", "--data-dir", data).stderr
     assert as_json("doctor", "--data-dir", data) == []
     (data / "broken.duckdb").write_bytes(b"x" * 5000)
@@ -323,8 +326,10 @@ def test_doctor(data: Path) -> None:
     assert (finding["session"], finding["severity"], finding["repaired"]) == ("broken", "problem", False)
     repaired = run("doctor", "--repair", "--data-dir", data)
     assert repaired.exit_code == 0
-    assert [path.name for path in data.glob("broken.duckdb.corrupt-*")]
-    assert as_json("doctor", "--data-dir", data) == []
+    (aside,) = data.glob("broken.duckdb.corrupt-*")
+    for arguments in ((), ("--session", "broken")):
+        (note,) = as_json("doctor", "--data-dir", data, *arguments)
+        assert (note["session"], note["severity"], note["subject"]) == ("broken", "note", aside.name)
     assert as_json("doctor", "--data-dir", data, "--session", "s") == []
 
 
@@ -388,7 +393,7 @@ def test_serve(tmp_path: Path) -> None:
 
 def test_serve_where_others_could_reach_it(tmp_path: Path) -> None:
     """Only a loopback address is listened on unless that is allowed."""
-    assert "other machines" in refused("serve", "--host", "0.0.0.0", "--data-dir", tmp_path)
+    assert "--allow-remote" in refused("serve", "--host", "0.0.0.0", "--data-dir", tmp_path)
     assert not list(tmp_path.iterdir())
 
 

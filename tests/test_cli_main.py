@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -71,6 +72,22 @@ def test_help_imports_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n")
+
+
+def test_the_command_line_that_is_named_records(tmp_path: Path) -> None:
+    """What `debugstore --help`, and a command that finds no session, say is to be done does it as it is written."""
+    shown = re.search(r"opentelemetry-instrument .*?python app\.py", run_well("--help"), re.DOTALL)
+    hint = re.search(r"opentelemetry-instrument .*? python app\.py", refused("top", "--data-dir", tmp_path))
+    assert shown
+    assert hint
+    (tmp_path / "app.py").write_text(
+        "from opentelemetry import trace\ntrace.get_tracer('t').start_span('seen').end()\n"
+    )
+    path = f"{DEBUGSTORE.parent}{os.pathsep}{os.environ['PATH']}"
+    for line in (shown[0], hint[0]):
+        subprocess.run(line, shell=True, cwd=tmp_path, env=environment(PATH=path), check=True, capture_output=True)
+        sql = ("sql", "SELECT name FROM spans", "--data-dir", tmp_path / "debug_data", "--format", "json")
+        assert json.loads(run_well(*sql)) == [{"name": "seen"}]
 
 
 def test_version() -> None:

@@ -94,7 +94,7 @@ def test_the_way_to_a_proof(queue: OptimizationQueue, tmp_path: Path) -> None:
     assert lease.by == "ann"
     assert "claimed by 'ann'" in refused(*on(queue, "claim", "load", "--by", "bob"))
     run_well(*on(queue, "propose", "load", "--candidate", "fast:load", "--by", "ann"))
-    result = run(*on(queue, "prove", "load", "--evidence", evidence(tmp_path), "--by", "ann"))
+    result = run(*on(queue, "prove", "load", "--evidence", evidence(tmp_path, component="load"), "--by", "ann"))
     assert (result.exit_code, result.stdout) == (0, "")
     assert "is closed" in result.stderr
     assert queue.get("load").state == "proven"
@@ -118,6 +118,7 @@ def test_nothing_is_left_to_claim(queue: OptimizationQueue) -> None:
         ({"checked": 0}, "no output was compared"),
         ({"high": 1.2}, "does not lie below 1"),
         ({"component": "load"}, "about 'load'"),
+        ({}, "neither which component"),
         ({"verdict": None}, "no 'verdict'"),
     ],
 )

@@ -85,6 +85,12 @@ SELECTIONS = {
     "number": query.Selection(where={"duration_ns": str(20 * MS)}),
     "fraction": query.Selection(where={"sample_weight": "4.0"}),
     "session": query.Selection(where={"session": "t"}),
+    "very many values": query.Selection(
+        where={
+            "span_id": tuple(hex_id(number) for number in range(3, 300)),
+            "name": ("parse", *(f"name {number}" for number in range(200))),
+        }
+    ),
 }
 
 
@@ -121,13 +127,15 @@ def test_selections(engines: Engines, selection: query.Selection) -> None:
     assert_same(engines, lambda engine: query.frame(engine, selection=selection))
 
 
-def test_slowest_of_equal_spans(tmp_path: Path) -> None:
+@pytest.mark.parametrize("equal", [10, 99])
+def test_slowest_of_equal_spans(tmp_path: Path, equal: int) -> None:
     """Those that began first, and of these by their ids, however many there are."""
-    spans = [span(n, trace=n, start_ms=n % 7, duration_ms=5) for n in range(1, 100)]
+    order = [n for remainder in range(7) for n in range(1, equal + 1) if n % 7 == remainder]
+    spans = [span(n, trace=n, start_ms=n % 7, duration_ms=5) for n in range(1, equal + 1)]
     write_sealed(tmp_path, "s", [*spans, span(100, trace=100, duration_ms=4)])
     with both(tmp_path) as engines:
         found = assert_same(engines, lambda engine: query.slowest(engine, limit=5))
-    assert [row["span_id"] for row in found.dicts()] == [hex_id(n) for n in (7, 14, 21, 28, 35)]
+    assert [row["span_id"] for row in found.dicts()] == [hex_id(n) for n in order[:5]]
 
 
 def test_slowest(nezha: Engines) -> None:

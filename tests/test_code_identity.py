@@ -367,3 +367,29 @@ class TestCommit:
         for text in (b"", b"ref: ", b"ref: ../../x", b"ref: /etc/passwd", b"\xff\0", b"ref: HEAD", b"nonsense"):
             (tmp_path / ".git" / "HEAD").write_bytes(text)
             assert commit_of(file) is None
+
+
+def test_replaced_defaults() -> None:
+    """Those of keyword-only parameters, and those of a function that is closed over, are part of what a function is."""
+
+    def keyword_only(value: int, *, plus: int = 1) -> int:
+        return value + plus
+
+    def inner(value: int, plus: int = 1, *, times: int = 1) -> int:
+        return (value + plus) * times
+
+    def outer(value: int) -> int:
+        return inner(value)
+
+    found = [variant_of(keyword_only)]
+    keyword_only.__kwdefaults__ = {"plus": 99}
+    found.append(variant_of(keyword_only))
+    assert len(set(found)) == 2
+    found = [variant_of(outer)]
+    inner.__defaults__ = (50,)
+    found.append(variant_of(outer))
+    inner.__kwdefaults__ = {"times": 2}
+    found.append(variant_of(outer))
+    assert len(set(found)) == 3
+    inner.__defaults__, inner.__kwdefaults__ = (1,), {"times": 1}
+    assert variant_of(outer) == found[0]

@@ -73,12 +73,15 @@ def test_a_report_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_one_session_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second collector for another session is refused, with what to do; one for the same session joins it."""
+    """A second collector for another session is refused, also after `close`; one for the same session joins it."""
     monkeypatch.chdir(tmp_path)
     with PerformanceCollector(session_id="first") as first:
         assert PerformanceCollector(session_id="first").session_id == first.session_id == "first"
         with pytest.raises(ConfigurationError, match="first"):
             PerformanceCollector(session_id="second")
+    with pytest.raises(ConfigurationError, match="'first' or no session_id here, or run this part in a process"):
+        PerformanceCollector(session_id="second")
+    assert PerformanceCollector().session_id == "first"
 
 
 class Tracker:

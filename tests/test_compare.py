@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from engines import Engines, assert_same, both
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis import query
 from otel_debugstore_analysis.analyses.compare import compare, decide, of_commit
+from otel_debugstore_exporters.batch import Resource
 from otel_debugstore_exporters.reader import SessionReader
 from sessions import MS, START_NS, span, write_sealed
 
@@ -72,6 +74,60 @@ def test_few_units(sessions: Path) -> None:
     assert result.components.notes[0].startswith("Too few to decide anything: 1 processes before and 1 after")
     assert few.components.dicts()[0]["verdict"] == "slower"
     assert few.components.notes[0].startswith("Few to compare")
+
+
+def test_structure_by_sessions(sessions: Path) -> None:
+    """Shares and calls differ as sessions do, and not as their traces: of one session on a side there is no q-value."""
+    with engine(sessions) as found:
+        result = compare(found, BEFORE, AFTER)
+        few = compare(found, BEFORE[:1], AFTER[:1])
+    assert all(row["q_value"] < 1e-3 for row in (*result.children.dicts(), *result.critical_path.dicts()))
+    assert [row["verdict"] for row in few.children.dicts()] == ["more"]
+    assert {row["q_value"] for row in (*few.children.dicts(), *few.critical_path.dicts())} == {None}
+    for table in (few.children, few.critical_path):
+        assert table.notes[-1].startswith("In fewer than 3 sessions or processes on a side")
+
+
+def test_sessions_that_differ_from_each_other(tmp_path: Path) -> None:
+    """What differs from session to session on both sides is no difference, however many traces each has."""
+    for n, (before_ms, after_ms, children) in enumerate(
+        [(10, 11, 1), (13, 12, 3), (9, 13, 2), (14, 10, 1), (11, 14, 3)]
+    ):
+        write(tmp_path, BEFORE[n], before_ms, children, n)
+        write(tmp_path, AFTER[n], after_ms, 1 + (children + n) % 3, 50 + n)
+    with engine(tmp_path) as found:
+        result = compare(found, BEFORE[:5], AFTER[:5])
+    assert result.children.rows == []
+    assert min(row["q_value"] for row in result.critical_path.dicts()) > 0.05
+
+
+def test_pods_are_processes(tmp_path: Path) -> None:
+    """Their process ids are all 1, their hosts or instances differ; another attribute of theirs may change."""
+    for session, work_ms in (("before", 10), ("after", 13)):
+        for pod in range(6):
+            where = {"host.name": f"{session}{pod % 3}", "service.instance.id": f"{pod // 3}"}
+            spans = [
+                replace(
+                    span(n + 1, trace=1 + n + 10 * pod, start_ms=n * 20, duration_ms=work_ms + n / 10),
+                    resource=Resource({**where, "seen": n % 2}),
+                )
+                for n in range(10)
+            ]
+            write_sealed(tmp_path, session, spans)
+    with both(tmp_path) as engines:
+        result = assert_same(engines, lambda found: compare(found, ["before"], ["after"]))
+    (row,) = result.components.dicts()
+    assert (row["verdict"], row["before_units"], row["after_units"]) == ("slower", 6, 6)
+    assert [side["processes"] for side in result.sides.dicts()] == [6, 6]
+
+
+def test_services_are_processes(tmp_path: Path) -> None:
+    """Of spans that tell no process id, those of several services are of several processes."""
+    spans = [span(n, trace=n, start_ms=n, service=f"service {n % 4}") for n in range(1, 9)]
+    write_sealed(tmp_path, "s", spans, pid=None)
+    with both(tmp_path) as engines:
+        result = assert_same(engines, lambda found: compare(found, ["s"], ["s"]))
+    assert [side["processes"] for side in result.sides.dicts()] == [4, 4]
 
 
 def test_nothing_on_a_side(sessions: Path) -> None:

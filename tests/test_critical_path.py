@@ -239,14 +239,16 @@ def test_roots_and_orphans() -> None:
 
 
 def test_one_trace() -> None:
-    """The path of a trace is shown by its id; an unknown id is answered with a sentence."""
-    spans = [*WORK, span(1, "other", trace=2, duration_ms=500)]
+    """The path of a trace is shown by its id; for one without a run that lasted, and for none, there is a sentence."""
+    spans = [*WORK, span(1, "other", trace=2, duration_ms=500), span(1, "short", trace=3, duration_ms=0)]
     with stored(spans) as engine:
         found = critical_path(engine, trace_id=hex_id(1, 32))
-        unknown = critical_path(engine, trace_id="f" * 32).segments
+        short = critical_path(engine, trace_id=hex_id(3, 32)).segments
+        with pytest.raises(QueryError, match="No trace begins with 'ffff'"):
+            critical_path(engine, trace_id="ffff")
     assert [row["component"] for row in found.segments.dicts()] == ["request", "query", "request", "query", "request"]
-    assert unknown.rows == []
-    assert "no run" in unknown.notes[0]
+    assert short.rows == []
+    assert "no run" in short.notes[0]
 
 
 def test_limits() -> None:

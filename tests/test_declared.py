@@ -48,6 +48,17 @@ def test_decorators() -> None:
     }
 
 
+def test_long_names() -> None:
+    """A component's name keeps its beginning, and stays another one than those that begin alike."""
+    memory = Memory()
+    for name in ("a" * 512, "a" * 513, "a" * 3_000_000):
+        tool(name=name)(lambda: None)()
+    paths = {said.path[-1] for said in memory.said()}
+    assert len(paths) == 3
+    assert {len(path) for path in paths} == {512}
+    assert {path[:500] for path in paths} == {"a" * 500}
+
+
 def test_targets(tmp_path: Path) -> None:
     """A target declares the same, for functions of a program that knows nothing of it."""
     memory = Memory()

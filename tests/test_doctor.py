@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import lmdb
 import pytest
 
 from faults import Workers, assert_exactly_once, names_of, problems, seal_and_merge, stored_names
@@ -16,7 +17,8 @@ from otel_debugstore.errors import SessionNotFoundError
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.archive import archive_session, unfinished_archive
 from otel_debugstore_exporters.batch import batch_from_records
-from otel_debugstore_exporters.doctor import Finding, examine, repair
+from otel_debugstore_exporters.doctor import examine, repair
+from otel_debugstore_exporters.findings import Finding
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.session import SessionPaths, list_sessions
 from programs.workers import blob
@@ -82,6 +84,38 @@ def test_a_damaged_segment_is_set_aside(session: SessionPaths, damage: str) -> N
     assert [(f.severity, f.repaired) for f in repair(session.base_path)] == [("note", False)]
     seal_and_merge(session)
     assert set(stored_names(session)) == {"0-3-0", "0-4-0"}
+
+
+def test_a_session_that_was_set_aside_as_a_whole(paths: SessionPaths) -> None:
+    """The doctor remembers it though there is no such session any more, among all and by its name."""
+    write_sealed(paths.base_path, "s", [span(1)])
+    write_journal(paths.base_path, "other", [span(2)])
+    paths.main_segment.write_bytes(paths.main_segment.read_bytes()[:20_000])
+    assert [finding.repaired for finding in repair(paths.base_path)] == [True]
+    assert list_sessions(paths.base_path) == ["other"]
+    (aside,) = paths.quarantined()
+    for session_ids in (None, ["s"]):
+        assert [(f.session, f.severity, f.subject) for f in examine(paths.base_path, session_ids)] == [
+            ("s", "note", aside.name)
+        ]
+    aside.unlink()
+    assert examine(paths.base_path) == []
+
+
+def test_files_of_somebody_else(session: SessionPaths) -> None:
+    """They are named, and never renamed."""
+    database, journal = session.base_path / "database.duckdb", session.base_path / "environment.lmdb"
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("CREATE TABLE a (b INTEGER)")
+    with lmdb.open(str(journal), lib_version=0) as environment, environment.begin(write=True) as txn:
+        txn.put(b"key", b"value")
+    expected = [("problem", "database.duckdb", False), ("problem", "environment.lmdb", False)]
+    for look in (examine, repair, examine):
+        findings = look(session.base_path)
+        assert sorted((f.severity, f.subject, f.repaired) for f in findings) == expected
+    assert {finding.remedy for finding in findings} == {"move it elsewhere"}
+    assert database.exists()
+    assert journal.exists()
 
 
 def test_damage_anywhere_in_a_segment_is_found(paths: SessionPaths) -> None:

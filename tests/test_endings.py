@@ -6,12 +6,14 @@ import json
 import signal
 import subprocess
 import textwrap
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from commands import run_well
 from instrumented import run_instrumented
+from otel_debugstore_exporters.doctor import examine
 from stored import stored_spans
 
 ENDINGS = {
@@ -57,6 +59,66 @@ COUNTED = """
     """
 
 
+UNFINISHED = """
+    import asyncio
+    from otel_debugstore import tool
+    class Never:
+        def __await__(self):
+            yield
+    @tool(name="generator")
+    def numbers():
+        yield 1
+        yield 2
+    @tool(name="coroutine")
+    async def waits():
+        await Never()
+    @tool(name="task")
+    async def sleeps():
+        await asyncio.sleep(1000)
+    @tool(name="asynchronous generator")
+    async def items():
+        yield 1
+        yield 2
+    generator, coroutine, several = numbers(), waits(), items()
+    next(generator)
+    coroutine.send(None)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(sleeps())
+    task._log_destroy_pending = False  # Python would say so
+    loop.run_until_complete(anext(several))
+    assert list(numbers()) == [1, 2]
+    """
+LATE = """
+    from opentelemetry import trace
+    from otel_debugstore import tool
+    class Thing:
+        @tool(name="method")
+        def close(self): pass
+        def __del__(self): self.close()
+    thing = Thing()
+    Thing()
+    @tool(name="generator")
+    def numbers():
+        yield 1
+        yield 2
+    generator = numbers()
+    next(generator)
+    trace.get_tracer_provider().shutdown()
+    """
+
+SLOW_IMPORT = """
+    from opentelemetry import trace
+    from otel_debugstore_exporters import sync
+    sync._INTERRUPT_SECONDS = 0.1
+    class Slow:
+        def find_spec(self, name, path=None, target=None):
+            if name == "otel_debugstore_exporters.seal":
+                time.sleep(4)
+    sys.meta_path.insert(0, Slow())
+    trace.get_tracer("app").start_span("work").end()
+    """
+
+
 def program(folder: Path, work: str, ending: str) -> Path:
     path = folder / "app.py"
     parts = ["import os, signal, sys, threading, time", textwrap.dedent(work), textwrap.dedent(ENDINGS[ending])]
@@ -86,6 +148,33 @@ def test_open_workflows_are_recorded(ending: str, tmp_path: Path) -> None:
         "open": (how, is_error),
     }
     assert len(spans) == 4
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_was_not_finished_is_recorded(ending: str, tmp_path: Path) -> None:
+    """A generator, a coroutine or a task that waits when the process ends is ended then, and says how."""
+    run = run_instrumented(program(tmp_path, UNFINISHED, ending), folder=tmp_path)
+    assert_ended(run, ending)
+    spans = stored_spans(tmp_path / "debug_data")
+    is_error = ending.startswith("terminated")
+    how = ("terminated" if is_error else "exit", is_error)
+    found = Counter((span.name, span.attributes.get("debugstore.outcome"), span.status_code == 2) for span in spans)
+    waiting = [(name, *how) for name in ("asynchronous generator", "coroutine", "generator", "task")]
+    assert found == Counter([("generator", None, False), *waiting])
+
+
+def test_what_ends_after_shutdown_is_counted_and_shows_nothing(tmp_path: Path) -> None:
+    """A generator that was open at the shutdown is counted; a call while Python takes itself apart prints nothing."""
+    assert_ended(run_instrumented(program(tmp_path, LATE, "normal"), folder=tmp_path), "normal")
+    assert [span.name for span in stored_spans(tmp_path / "debug_data")] == ["method"]
+    (finding,) = examine(tmp_path / "debug_data")
+    assert finding.what == "1 spans were dropped (after_shutdown)"
+
+
+def test_sealing_that_does_not_end_in_time_shows_nothing(tmp_path: Path) -> None:
+    """Where the machine is so busy that an import outlives the program, DuckDB does not speak of what it leaks."""
+    assert_ended(run_instrumented(program(tmp_path, SLOW_IMPORT, "normal"), folder=tmp_path), "normal")
+    assert [span.name for span in stored_spans(tmp_path / "debug_data")] == ["work"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import pytest
 
 from otel_debugstore import tool
@@ -55,3 +58,40 @@ def test_an_exception_with_a_huge_text() -> None:
     assert "ghp_" not in memory.said()[0].message
     (event,) = memory.spans()[0].events
     assert all(len(str(value)) < 40_000 for value in dict(event.attributes or {}).values())
+
+
+class HostileError(Exception):
+    """Raises whatever is asked of it."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+
+def test_an_exception_whose_attributes_raise(logged: list[str]) -> None:
+    """It is an error like others, known by its class; only its stack trace is missing."""
+    memory, error = Memory(), HostileError("x")
+
+    @tool
+    def fail() -> None:
+        raise error
+
+    with contextlib.suppress(HostileError):
+        fail()
+    (said,) = memory.said()
+    assert (said.outcome, said.message) == (ERROR, "HostileError: x")
+    (event,) = memory.spans()[0].events
+    assert dict(event.attributes or {})["exception.stacktrace"] == "(its stack trace can't be had)"
+    assert not logged
+
+
+@pytest.mark.parametrize("outcome", ["ok", "", None, ["error"]])
+def test_an_outcome_that_is_none(outcome: Any, logged: list[str]) -> None:
+    """It changes nothing, and one line names those that there are."""
+    memory = Memory()
+    with tool("block") as block:
+        block.set_outcome(outcome, "why")
+    (said,) = memory.said()
+    assert (said.outcome, said.message) == ("ok", "")
+    (line,) = logged
+    assert repr(outcome) in line
+    assert "success, error, timeout" in line

@@ -74,6 +74,25 @@ def test_numbers_are_told_apart_by_quarters(tmp_path: Path) -> None:
     assert (first["key"], first["value"]) == ("size", "150.25 or more")
 
 
+@pytest.mark.parametrize("shortest_ms", [10, 9], ids=["all others equal", "one shorter"])
+def test_slow_calls_among_many_that_took_equally_long(tmp_path: Path, shortest_ms: int) -> None:
+    """Where nine tenths took exactly as long, slow are those that took longer; if none did, a sentence says so."""
+    spans = []
+    for number in range(1, 101):
+        is_slow = number > 95
+        took_ms = 1_000 if is_slow else shortest_ms if number == 1 else 10
+        shard = {"shard": "bad" if is_slow else "good"}
+        spans.append(span(1, "work", trace=number, start_ms=number * 2_000, duration_ms=took_ms, attributes=shard))
+    write_sealed(tmp_path / "slow", "s", spans)
+    found = ask(tmp_path / "slow", component="work")
+    (summary,) = found.summary.dicts()
+    assert (summary["bound_ns"], summary["hits"]) == (1_000_000_000, 5)
+    first = found.features.dicts()[0]
+    assert (first["key"], first["value"], first["share"]) == ("shard", "bad", 1.0)
+    write_sealed(tmp_path / "even", "s", spans[1:95])
+    assert "Every call" in ask(tmp_path / "even", component="work").features.notes[0]
+
+
 def test_callers_and_children_are_features(tmp_path: Path) -> None:
     """Calls from one caller are slow, and have a child that others have not."""
     spans = []

@@ -18,9 +18,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanKind
 
 from otel_debugstore.active_session import owns_session
-from otel_debugstore_exporters import codec, exporter
+from otel_debugstore_exporters import codec, pending
 from otel_debugstore_exporters.exporter import LmdbSpanExporter
-from otel_debugstore_exporters.journal import Journal
+from otel_debugstore_exporters.journal import Journal, JournalWriteError
 from otel_debugstore_exporters.session import SessionPaths
 
 
@@ -174,7 +174,7 @@ def test_what_waits_is_bounded(
     tmp_path: Path, provider: TracerProvider, keep: Keep, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     """Beyond its bound the oldest blobs are dropped and counted; kept + dropped = ended."""
-    monkeypatch.setattr(exporter, "MAX_PENDING_BYTES", 200_000)
+    monkeypatch.setattr(pending, "MAX_PENDING_BYTES", 200_000)
     tracer = provider.get_tracer("test")
     in_the_way(tmp_path / "data")
     made = LmdbSpanExporter(base_path=tmp_path / "data", session_id="s")
@@ -191,11 +191,63 @@ def test_what_waits_is_bounded(
     assert len(logged) == 1
 
 
+def test_the_last_commit_counts_what_the_disk_refuses(
+    tmp_path: Path, provider: TracerProvider, keep: Keep, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    """Of what waits, each blob is written for which there is room, the others are counted: at once, and once."""
+    made = LmdbSpanExporter(base_path=tmp_path, session_id="s")
+    real = Journal.append
+
+    def append(self: Journal, blobs: Any, dropped: Any = None) -> None:
+        if sum(map(len, blobs)) > 5_000:
+            raise JournalWriteError("no space")
+        real(self, blobs, dropped)
+
+    monkeypatch.setattr(Journal, "append", append)
+    for number, size in enumerate((10, 10_000, 20_000, 3_000, 30_000)):
+        tracer = provider.get_tracer("test")
+        for _ in range(number + 1):
+            tracer.start_span(f"span {number}", attributes={"noise": os.urandom(size)}).end()
+        made.add(keep.spans[:])
+        keep.spans.clear()
+    made.drop("queue_full", 3)
+    assert not made.commit()
+    made.shutdown()
+    assert names(tmp_path) == {"span 0": 1}
+    assert drops(tmp_path) == {"queue_full": 3, "disk": 14}
+    monkeypatch.undo()
+    made.drop("queue_full", 2)
+    made.shutdown()
+    assert names(tmp_path) == {"span 0": 1}
+    assert drops(tmp_path) == {"queue_full": 5, "disk": 14}
+    assert len(logged) == 1
+
+
+def test_the_last_commit_counts_nothing_if_all_fits_in_parts(
+    tmp_path: Path, spans: list[ReadableSpan], monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    """What is too much for one transaction is written in several."""
+    made = LmdbSpanExporter(base_path=tmp_path, session_id="s")
+    real = Journal.append
+
+    def append(self: Journal, blobs: Any, dropped: Any = None) -> None:
+        if len(blobs) > 1:
+            raise JournalWriteError("no space")
+        real(self, blobs, dropped)
+
+    monkeypatch.setattr(Journal, "append", append)
+    for span in spans:
+        made.add([span])
+    made.shutdown()
+    assert names(tmp_path) == {f"span {i}": 1 for i in range(10)}
+    assert drops(tmp_path) == {}
+
+
 def test_shedding_while_another_thread_commits(
     tmp_path: Path, spans: list[ReadableSpan], monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     """Kept + dropped = ended, also when blobs are shed while another thread takes them to a disk that refuses."""
-    monkeypatch.setattr(exporter, "MAX_PENDING_BYTES", 6000)
+    monkeypatch.setattr(pending, "MAX_PENDING_BYTES", 6000)
     made = LmdbSpanExporter(base_path=tmp_path, session_id="s")
     made.export(spans[:1])
     real, refusing, stop = Journal.append, threading.Event(), threading.Event()

@@ -2,154 +2,193 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
+import functools
 import gc
-import importlib
-import inspect
+import os
 import signal
+import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from types import FunctionType, ModuleType
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.util._once import Once
 
 import otel_debugstore
-from otel_debugstore import function, tool, workflow
+import recorded_program
+from injected import failing, functions_of
+from otel_debugstore import lifecycle
+from otel_debugstore.instrumentors.hooks import HOOKS
+from otel_debugstore.instrumentors.targets import TargetInstrumentor
+from otel_debugstore.instrumentors.thread_pools import ThreadPoolInstrumentor
+from otel_debugstore.recording_settings import recording_settings
 
-_MODULES = (
-    "otel_debugstore.calls.call",
-    "otel_debugstore.calls.component",
-    "otel_debugstore.calls.meter",
-    "otel_debugstore.calls.outcome",
-    "otel_debugstore.code_identity",
-    "otel_debugstore.masking",
-    "otel_debugstore.measures.io",
-    "otel_debugstore.measures.memory",
-    "otel_debugstore.outbox",
-    "otel_debugstore.payload.capture",
-    "otel_debugstore.span_queue",
-    "otel_debugstore.span_size",
-    "otel_debugstore_exporters.batch",
-    "otel_debugstore_exporters.codec",
-    "otel_debugstore_exporters.readable",
-)
-_OUTSIDE = {
-    # Run when something is decorated or configured, not when it is called; or are the guards themselves.
-    "Component.__init__",
-    "Component._static_attributes",
-    "LmdbSpanExporter.__init__",
-    "LmdbSpanExporter.activate",
-    "Call._detach",
-    "Call.resume",
-    "Call.set_attribute",
-    "Call.set_outcome",
-    "Call.without_cpu",
-    "Call.suspend",
-    "Call.end",
-    "Call.fail",
-    "begin",
-    "write_late",
-    "_trouble",
-    "Call._let_go",
+PATHS = {
+    "background": "BackgroundThread._run",
+    "calls.call": "begin Call.end Call.fail Call.resume Call.suspend Call.set_attribute Call.set_outcome Call._detach",
+    "calls.decorators": "instrument Recording.__init__ Recording._leave RecordedBlock.__init__ RecordedBlock.close "
+    "RecordedBlock.set_result RecordedBlock.set_attribute RecordedBlock.set_outcome",
+    "calls.recorded": "check_callable",
+    "calls.steps": "continued _Steps.has_begun _Steps.run _Steps.finish _Steps._begin RecordedGenerator.send "
+    "RecordedGenerator.throw RecordedGenerator.close RecordedAsyncGenerator.asend RecordedAsyncGenerator.athrow "
+    "RecordedAsyncGenerator.aclose _Item.__init__ _Item._run",
+    "calls.unfinished": "Unfinished.add",
+    "calls.unsampled": "count_unsampled",
+    "code_identity": "_forget",
+    "instrumentors.node_runner": "_start_process",
+    "instrumentors.observed": "guarded Observed.__init__",
+    "instrumentors.on_import": "Watch.is_wanted Watch.tell ImportWatcher.find_spec ImportWatcher.loaded "
+    "ImportWatcher._watched _TellingLoader.__init__ _TellingLoader.create_module _TellingLoader.exec_module",
+    "instrumentors.patching": "Patches.is_on",
+    "instrumentors.thread_pools": "carrying _run_in _Carrier._submit",
+    "instrumentors.workflow_tracker": "_Workflows._dropped",
+    "lifecycle": "flush",
+    "measures.popen_patch": "_tell",
+    "processor": "BoundedSpanProcessor.force_flush BoundedSpanProcessor._keep_on",
 }
+"""What lies between the program and what it calls, by module: what fails in these is caught in them, or they do nothing
+but to hand on. They can't be said to fail as a whole."""
+
+NOT_OF_CALLS = {
+    "calls.call": "Call._let_go Call.end_memory",
+    "calls.component": "_describe",
+    "calls.decorators": "RecordedBlock.span LayerRecording.__init__",
+    "calls.meter": "every_call_recorded Meter.has_budget Meter.set_budget",
+    "calls.steps": "_Steps.close _Item.send _Item.throw _Item.close",
+    "calls.unfinished": "Steps.close Unfinished.__init__ Unfinished.close_all",
+    "instrumentors.child_environment": "_lighten _hooks _target_modules",
+    "instrumentors.hooks": "hook_names HookInstrumentor._instrument HookInstrumentor._uninstrument",
+    "instrumentors.module_names": "_matches",
+    "instrumentors.node_runner": "_describe",
+    "instrumentors.on_import": "_say Watch.__init__ ImportWatcher.__init__ ImportWatcher.add ImportWatcher.remove "
+    "ImportWatcher._watch_all",
+    "instrumentors.patching": "Patches.__init__ Patches.undo",
+    "instrumentors.target_names": "parse_target",
+    "instrumentors.targets": "_parsed _of_settings TargetInstrumentor._instrument TargetInstrumentor._uninstrument "
+    "TargetInstrumentor._say_what_is_missing",
+    "instrumentors.thread_pools": "_Carrier.__init__ _Carrier.release _Carrier._patch "
+    "ThreadPoolInstrumentor._instrument ThreadPoolInstrumentor._uninstrument "
+    "OptionalThreadPoolInstrumentor._instrument OptionalThreadPoolInstrumentor._uninstrument",
+    "instrumentors.workflow_tracker": "_Workflows.__init__ _Workflows.close_all _Workflows.is_open",
+    "lifecycle": "_close_all has_saved flush_at_end restore _keeping_ours _flushing _replace Flushable.force_flush "
+    "Flushable.give_up Flushable.stand_by Closable.is_open Closable.close_all _Unsaved.__init__",
+    "background": "BackgroundThread.is_alive BackgroundThread.join",
+    "masking": "_email Masker.flag_kind masker _compiled _index _alternatives Masker.__init__ Masker.find "
+    "Masker.mask_bytes",
+    "measures.child": "child_use watch_children _Children.__init__",
+    "measures.high_mark": "HighMark.reset",
+    "measures.memory": "_open_ancestor MemoryProbe.__init__ MemoryProbe._get_ready MemoryProbe._remember_peak "
+    "MemoryProbe._forget_peak",
+    "measures.popen_patch": "uninstall _telling_start _telling_end _waiting_by_wait4 _polling_by_wait4",
+    "measures.pread": "_keeping_pread Reader.__init__ Reader.was_slow Reader.retry",
+    "measures.sampler": "Sampler.__init__ Sampler.add Sampler._run Sampler._look_on",
+    "outbox": "Outbox.__init__ Outbox.open",
+    "payload.capture": "_unknown",
+    "payload.mask_content": "_table _column_kind",
+    "payload.walk": "Walk.data Walk.contained",
+    "processor": "BatchSink.add BatchSink.drop BatchSink.commit BatchSink.shutdown BoundedSpanProcessor.__init__ "
+    "BoundedSpanProcessor.give_up BoundedSpanProcessor.shutdown BoundedSpanProcessor._count_late "
+    "BoundedSpanProcessor._write_down BoundedSpanProcessor.is_busy",
+    "span_queue": "_reopening_bytes SpanQueue.is_busy SpanQueue._has_room SpanQueue._is_moving _Gate.is_open "
+    "_Gate.wait",
+    "span_size": "_beyond_ascii",
+}
+"""What does not run in this program's calls, by module: what is made once before, what begins and ends recording, and
+what other programs have."""
+
+PLAIN = [
+    *(f"calls.{name}" for name in ("call", "component", "decorators", "meter", "outcome", "recorded", "sdk_span")),
+    *(f"calls.{name}" for name in ("status", "steps", "unfinished", "unsampled")),
+    *("code_identity", "masking", "outbox", "recording_settings"),
+    *(f"instrumentors.{name}" for name in ("arguments", "auto_evolver", "child_environment", "components", "hooks")),
+    *(f"instrumentors.{name}" for name in ("module_names", "node_runner", "node_runtime", "observed", "on_import")),
+    *(f"instrumentors.{name}" for name in ("outcomes", "patching", "registry", "target_names", "targets")),
+    *(f"instrumentors.{name}" for name in ("thread_pools", "tools_manager", "workflow_tracker")),
+    *(f"measures.{name}" for name in ("child", "high_mark", "io", "memory", "own_reads", "popen_patch", "pread")),
+    *(f"measures.{name}" for name in ("proc_file", "sampler", "thrift")),
+    *(f"payload.{name}" for name in ("capture", "mask_content", "walk")),
+]
+WRITING = ["background", "lifecycle", "processor", "span_queue", "span_size"]
+"""What runs in threads of ours, which may not outlive an error: each failure has a session of its own."""
 
 
-def _functions() -> Iterator[tuple[Any, str]]:
-    """Yield the functions of ours that run when calls are recorded, each with the module or class that holds it."""
-    for name in _MODULES:
-        module = importlib.import_module(name)
-        for holder in (module, *(v for v in vars(module).values() if isinstance(v, type) and v.__module__ == name)):
-            for key, value in vars(holder).items():
-                is_ours = isinstance(value, FunctionType) and value.__module__ == name
-                if is_ours and not _is_outside(holder, key):
-                    yield holder, key
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The program's modules and its settings."""
+    (tmp_path / "host.py").write_text(recorded_program.HOST)
+    (tmp_path / "targeted.py").write_text(recorded_program.TARGETED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("OTEL_DEBUGSTORE_OVERHEAD_BUDGET", "50%")
+    monkeypatch.setenv(
+        "OTEL_DEBUGSTORE_TARGETS",
+        "targeted:plain=tool,targeted:cached=function,targeted:Thing.*=step,targeted:none=tool",
+    )
+    monkeypatch.setenv("OTEL_DEBUGSTORE_HOOKS", ",".join(f"{kind.hook}=host" for kind in HOOKS))
+    monkeypatch.setenv("OTEL_DEBUGSTORE_THREAD_POOLS", "true")
+    recording_settings.cache_clear()
+    yield
+    for kind in (*HOOKS, TargetInstrumentor, ThreadPoolInstrumentor):
+        if kind().is_instrumented_by_opentelemetry:
+            kind().uninstrument()
+    for name in ("host", "targeted"):
+        sys.modules.pop(name, None)
+    recording_settings.cache_clear()
 
 
-def _is_outside(holder: Any, key: str) -> bool:
-    qualified = key if isinstance(holder, ModuleType) else f"{holder.__name__}.{key}"
-    return qualified in _OUTSIDE or (key.startswith("__") and key != "__init__")
+def start_recording(number: int) -> None:
+    """Record into a new session, with threads of its own."""
+    provider = trace._TRACER_PROVIDER
+    if isinstance(provider, TracerProvider):
+        provider.shutdown()
+    trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
+    lifecycle.restore()
+    for name in ("OTEL_DEBUGSTORE_SESSION", "OTEL_DEBUGSTORE_PATH", "_OTEL_DEBUGSTORE_OWNER"):
+        os.environ.pop(name, None)
+    otel_debugstore.configure(session_id=f"s{number}")
 
 
-class InjectedError(RuntimeError):
-    """What is raised in place of what a function of ours does."""
+def run(part: Callable[[], list[object]]) -> list[object]:
+    """Run a part of the program; what it leaves in the context is gone after it."""
+    return contextvars.copy_context().run(part)
 
 
-@tool
-def parse(text: str, *, base: int = 10) -> int:
-    return int(text, base)
+@functools.cache
+def expected(part: Callable[[], list[object]]) -> list[object]:
+    """Return what a part of the program gets where nothing fails."""
+    return run(part)
 
 
-@function
-def fails(text: str) -> None:
-    raise LookupError(text)
-
-
-@tool
-async def later(value: int) -> int:
-    await asyncio.sleep(0)
-    return value
-
-
-@tool
-def numbers(count: int) -> Generator[int]:
-    yield from range(count)
-
-
-@tool
-async def numbers_later(count: int) -> AsyncGenerator[int]:
-    for number in range(count):
-        yield number
-
-
-def results() -> list[object]:
-    """What a program that is recorded does, and gets."""
-    found: list[object] = [parse("12"), parse("ff", base=16), list(numbers(3)), asyncio.run(later(5))]
-
-    async def main() -> list[int]:
-        return [number async for number in numbers_later(3)]
-
-    found.append(asyncio.run(main()))
-    for wrong in (lambda: parse("x"), lambda: fails("here")):
-        try:
-            wrong()
-        except (ValueError, LookupError) as error:
-            found.append(repr(error))
-    with workflow("block") as block:
-        block.set_result(found).set_attribute("a", 1)
-        found.append(trace.get_current_span() is not None)
-    found.append(trace.get_current_span() is trace.INVALID_SPAN)
-    return found
-
-
-FUNCTIONS = list(_functions())
-
-
-@pytest.mark.parametrize(("holder", "name"), FUNCTIONS, ids=[f"{h.__name__}.{n}" for h, n in FUNCTIONS])
-def test_every_internal_call_fails_in_turn(
-    holder: Any, name: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The results are those of a run in which nothing fails."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("run"))
-    otel_debugstore.configure(session_id="s")
-    expected = results()
-
-    def fail(*args: object, **kwargs: object) -> object:
-        raise InjectedError(name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(holder, name, fail)
-        for _ in range(2):
-            assert results() == expected
-    assert results() == expected
-
-
-def test_there_is_something_to_fail() -> None:
-    """The list above is not empty by a mistake."""
-    assert len(FUNCTIONS) > 100
-    assert all(inspect.isfunction(vars(holder)[name]) for holder, name in FUNCTIONS)
+@pytest.mark.parametrize("module", [*PLAIN, *WRITING])
+def test_every_internal_call_fails_in_turn(module: str, program: None) -> None:
+    """Each function of ours is reached while it fails, and the program's results are those of a run without that."""
+    left_out = {*PATHS.get(module, "").split(), *NOT_OF_CALLS.get(module, "").split()}
+    functions = functions_of(f"otel_debugstore.{module}")
+    assert left_out <= set(functions)
+    start_recording(0)
+    wrong, unreached = [], []
+    for number, (name, function) in enumerate(functions.items(), 1):
+        if name in left_out:
+            continue
+        if module in WRITING:
+            start_recording(number)
+        for part in recorded_program.PARTS:
+            expected(part)
+            with failing(function) as reached:
+                found = run(part)
+            if found != expected(part):
+                wrong.append((name, part.__name__, found))
+            if reached:
+                assert run(part) == expected(part)
+                break
+        else:
+            unreached.append(name)
+    assert wrong == []
+    assert unreached == []
 
 
 def test_a_time_limit_of_the_program(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +215,7 @@ def test_a_time_limit_of_the_program(tmp_path: Any, monkeypatch: pytest.MonkeyPa
 
 def _strike(kind: type[Exception]) -> int:
     """Return in how many of 200 runs what the handler raised came through."""
-    call: Callable[[str], int] = parse
+    call: Callable[[str], int] = recorded_program.parse
     call("1")  # what Python swallows while it imports is not ours
     struck = 0
     for number in range(200):

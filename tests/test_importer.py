@@ -20,9 +20,11 @@ import duckdb
 import pytest
 import zstandard
 
-from otel_debugstore.errors import ConfigurationError, DebugStoreError, MalformedInputError
+from otel_debugstore.errors import ConfigurationError, CorruptDataError, DebugStoreError, MalformedInputError
+from otel_debugstore_exporters.archive import archive_session
 from otel_debugstore_exporters.importer import ImportReport, Progress, import_files
 from otel_debugstore_exporters.session import SessionPaths, list_sessions
+from stored import stored_spans
 
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
 NEZHA = SHARED / "nezha" / "boutique-2022-08-22-a.otlp.jsonl.gz"
@@ -130,6 +132,30 @@ def test_a_file_is_imported_once(paths: SessionPaths, file: Path, tmp_path: Path
     assert imported(paths, copy, again=True).spans == 30
     assert len(stored(paths)) == 60
     assert imported(SessionPaths(paths.base_path, "other"), file).spans == 30
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_a_file_that_is_archived_is_not_imported_again(paths: SessionPaths, file: Path, remove: bool) -> None:
+    """The session holds it, with its segments or without; others go in beside the archive, once."""
+    other = file.with_name("other.jsonl")
+    other.write_bytes(lines(5))
+    import_files([file], paths)
+    archive_session(paths, remove=remove)
+    report = import_files([file, other, other], paths)
+    assert [(one.spans, one.skipped) for one in report.files] == [(0, True), (5, False), (0, True)]
+    assert len(stored_spans(paths.base_path)) == 35
+    assert import_files([file], paths, again=True).spans == 30
+    assert len(stored_spans(paths.base_path)) == 65
+
+
+def test_an_archive_that_can_not_be_read_keeps_files_out(paths: SessionPaths, file: Path) -> None:
+    """Whether it holds the file is not known: nothing is imported."""
+    import_files([file], paths)
+    archive_session(paths, remove=True)
+    (paths.archive / "segment.parquet").write_bytes(b"garbage")
+    with pytest.raises(CorruptDataError):
+        import_files([file], paths)
+    assert paths.segments() == []
 
 
 def test_malformed_lines_are_reported_and_the_rest_goes_in(paths: SessionPaths, tmp_path: Path) -> None:

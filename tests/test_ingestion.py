@@ -19,7 +19,7 @@ from otel_debugstore.config import Settings
 from otel_debugstore.outbox import CallCount, Code
 from otel_debugstore.processor import BoundedSpanProcessor
 from otel_debugstore_analysis import query
-from otel_debugstore_exporters import beside, codec, doctor, exporter, layer_mapping
+from otel_debugstore_exporters import beside, codec, doctor, exporter, layer_mapping, pending
 from otel_debugstore_exporters.batch import batch_from_records
 from otel_debugstore_exporters.exporter import LmdbSpanExporter
 from otel_debugstore_exporters.importer import import_files
@@ -126,7 +126,7 @@ def test_counts_survive_a_disk_that_refuses(
     recorder: LmdbSpanExporter, outbox_of_test: outbox.Outbox, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long it refuses, counts are added up in memory and written when it does not; payloads are counted."""
-    monkeypatch.setattr(exporter, "MAX_PENDING_BYTES", 5_000)
+    monkeypatch.setattr(pending, "MAX_PENDING_BYTES", 5_000)
     monkeypatch.setattr(exporter, "_REOPEN_SECONDS", 0.0)
     base.write_text("")  # a file in the way
     outbox_of_test.add_counter(lambda: [counted("f")])
@@ -283,6 +283,25 @@ def test_what_goes_before_what() -> None:
     assert mapping.layers(batch_from_records(spans)) == {1: "step", 2: "tool", 3: "node", 4: "tool", 5: "step"}
 
 
+@pytest.mark.parametrize("named", ["bogus", "", "Tool", 7, ["tool"]])
+def test_only_our_layers_are_layers(base: Path, named: Any) -> None:
+    """What else a foreign span has in `debugstore.layer` stays an attribute; its layer is that of its conventions."""
+    spans = [
+        span(1, attributes={"debugstore.layer": named}),
+        span(2, attributes={"debugstore.layer": named, "gen_ai.operation.name": "chat"}),
+        span(3, attributes={"debugstore.layer": "tool", "gen_ai.operation.name": "chat"}),
+    ]
+    write_journal(base, "s", [])
+    with Journal.open(SessionPaths(base, "s").journal) as journal:
+        journal.append([codec.encode(layer_mapping.assign_layers(batch_from_records(spans, 1)), START_NS)])
+    layers_of = "SELECT layer FROM spans ORDER BY span_id"
+    assert rows(base, layers_of) == [(None,), ("function",), ("tool",)]
+    seal_if_idle(SessionPaths(base, "s"))
+    assert rows(base, layers_of) == [(None,), ("function",), ("tool",)]
+    attribute = "attributes['debugstore.layer']::JSON::VARCHAR"
+    assert json.loads(rows(base, f"SELECT {attribute} FROM spans WHERE span_id LIKE '%1'")[0][0]) == named
+
+
 def test_layers_of_recorded_and_imported_spans(
     recorder: LmdbSpanExporter, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,12 +357,14 @@ def test_late_spans_stand_for_themselves(base: Path) -> None:
 
 
 def test_outcomes_are_statuses_of_records(base: Path) -> None:
-    """How a call ended is its status, as with records written by hand."""
+    """How a call ended is its status, as with records written by hand; an error is what the span's status says."""
     outcomes = ["timeout", "retry", "cancelled", "interrupted", "closed", "exit"]
     spans = [span(number, attributes={"debugstore.outcome": text}) for number, text in enumerate(outcomes, 1)]
     write_journal(base, "s", [*spans, span(8), span(9, error="E")])
     found = [status for (status,) in rows(base, "SELECT status FROM records ORDER BY id")]
-    assert found == ["timeout", "retry", "error", "error", "success", "success", "success", "error"]
+    assert found == ["timeout", "retry", "cancelled", "error", "success", "success", "success", "error"]
+    assert rows(base, "SELECT sum(success_count), sum(error_count) FROM performance_summary") == [(3, 1)]
+    assert rows(base, "SELECT error_count FROM traces") == [(1,)]
 
 
 def test_the_ledger(base: Path) -> None:

@@ -178,6 +178,14 @@ def test_spans_that_end_after_shutdown_are_counted(tmp_path: Path) -> None:
     assert drops(tmp_path / "debug_data") == {"after_shutdown": 5}
 
 
+NO_ROOM_LATER = """
+    import resource
+    trace.get_tracer_provider().force_flush() if hasattr(trace.get_tracer_provider(), "force_flush") else None
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))
+    for i in range(30_000):
+        with tracer.start_as_current_span(f"span {{os.urandom(30)}}"):
+            pass
+    """
 TROUBLES = {
     "a file in the way": "",
     "a read-only file system": "",
@@ -185,14 +193,7 @@ TROUBLES = {
         import resource
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         """,
-    "no room later": """
-        import resource
-        trace.get_tracer_provider().force_flush() if hasattr(trace.get_tracer_provider(), "force_flush") else None
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-        for i in range(30_000):
-            with tracer.start_as_current_span(f"span {os.urandom(30)}"):
-                pass
-        """,
+    "no room later": NO_ROOM_LATER.format(40_000),
     "a value that can't be encoded": """
         tracer.start_span("bad").end("yesterday")
         """,
@@ -227,6 +228,19 @@ def test_trouble_costs_one_line(trouble: str, tmp_path: Path) -> None:
         assert drops(base_path) == {"unencodable": 1}
     if trouble == "a bad variable":
         assert len(stored_spans(base_path)) == 700
+
+
+@pytest.mark.parametrize("ending", ["normal", "os._exit", "terminated", "exec"])
+def test_what_a_full_disk_refuses_is_counted(ending: str, tmp_path: Path) -> None:
+    """A program that ends while its disk is full: every span is found or counted, whichever way it ends."""
+    path = program(tmp_path, textwrap.dedent(NO_ROOM_LATER.format(400_000)) + textwrap.dedent(ENDINGS[ending]))
+    base_path = tmp_path / "debug_data"
+    run = run_instrumented(path, folder=tmp_path)
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("otel-debugstore: ")
+    found, counted = len(stored_spans(base_path)), drops(base_path)
+    assert (700 < found < 30_700, list(counted)) == (True, ["disk"])
+    assert found + counted["disk"] == 30_700
 
 
 def drops(base_path: Path) -> dict[str, int]:

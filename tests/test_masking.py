@@ -20,11 +20,13 @@ SECRET_NAMES = """
     token GITHUB_TOKEN access_token csrfToken authToken authtoken Authorization http.request.header.authorization
     cookie Set-Cookie cookies api_key apiKey APIKey x-api-key openai_api_key_2 aws_secret_access_key AccountKey
     private_key privateKey secret_key credential credentials PHPSESSID JSESSIONID connect.sid passphrase auth
+    pass DB_PASS ftp_pass pw pin otp cvv password_list
 """
 PLAIN_NAMES = """
     tokens_used max_tokens token_count tokens max_token gen_ai.usage.input_tokens token_type eos_token next_page_token
     author authors keyboard key keys primary_key public_key session.id session_id secretary cookie_policy
     password_length tokenizer monkey passed compass secret_name a 1 _
+    first_pass tests_pass forwardPass bypass spin shopping token_list secret_list
 """
 
 SECRETS = {
@@ -48,6 +50,8 @@ SECRETS = {
     "bearer token": "Bearer abcDEF123456",
     "basic credential": "Basic dXNlcjpwYXNzd29yZA==",
     "url credential": "postgres://bob:hunter2@db.example.com/x",
+    "curl credential": "curl -sS -u bob:hunter2 http://x",
+    "sql password": "ALTER USER bob WITH PASSWORD 'hunter2'",
 }
 """One example of each kind that is known by its look."""
 
@@ -99,6 +103,23 @@ def test_secret_in_a_text(kind: str, secret: str) -> None:
         ("https://u:p@ss@h/x", "https://u:(masked: url credential)@h/x"),
         ("https://" + "a1" * 12 + "@h/x", "https://(masked: url credential)@h/x"),
         ("İ password=hunter2", "İ password=(masked: password)"),
+        ("export DB_PASS=hunter2", "export DB_PASS=(masked: pass)"),
+        ("user=u;pass=hunter2;x", "user=u;pass=(masked: pass);x"),
+        ("ftp_pass: hunter2", "ftp_pass: (masked: pass)"),
+        ('{"user": "u", "pass": "hunter2"}', '{"user": "u", "pass": "(masked: pass)"}'),
+        ('{\\"pw\\": \\"hunter2\\"}', '{\\"pw\\": \\"(masked: pw)\\"}'),
+        ("?pin=1234&DB_PASS = 'x1'", "?pin=(masked: pin)&DB_PASS = '(masked: pass)'"),
+        ('"cvv": "123"', '"cvv": "(masked: cvv)"'),
+        ("<password>hunter2</password>", "<password>(masked: password)</password>"),
+        (
+            '<wsse:Password Type="x">hunter2</wsse:Password>',
+            '<wsse:Password Type="x">(masked: password)</wsse:Password>',
+        ),
+        ('{"name": "db_password", "value": "hunter2"}', '{"name": "db_password", "value": "(masked: password)"}'),
+        ('<add key="api_key" value="abcdefgh"/>', '<add key="api_key" value="(masked: api_key)"/>'),
+        ("- name: DB_PASSWORD\n  value: hunter2\n", "- name: DB_PASSWORD\n  value: (masked: password)\n"),
+        ("CREATE USER u IDENTIFIED BY 'hunter2'", "CREATE USER u IDENTIFIED BY '(masked: sql password)'"),
+        ('curl --user "bob:hunter2" x', 'curl --user "bob:(masked: curl credential)" x'),
         (PEM[:40] + "MIIE" * 50, "(masked: private key)"),
     ],
 )
@@ -127,6 +148,14 @@ def test_value_given_to_a_name_in_a_text(text: str, masked: str) -> None:
         "user@example.com",
         "/home/user/keyboard/author.py",
         "eyJhbGciOiJIUzI1NiJ9",
+        "class A:\n    pass\n",
+        "PASS=12 FAIL=3, pass=True, first_pass=abc123, db_pass = password_of",
+        '{"pass": "yes", "fail": "no"}, "pass": "The statement"',
+        '"pin": 13, "pin": "D13", spin=1234, otp=26.1',
+        "<token>token</token>, <password></password>, <password>${DB}</password>",
+        '{"name": "token", "value": 5}',
+        "curl -u bob http://x && docker run -u 1000:1000",
+        "The user is identified by 'name', curl -u user:$PASSWORD x",
     ],
 )
 def test_text_without_a_secret(text: str) -> None:
@@ -195,6 +224,38 @@ def test_attributes() -> None:
         "token": None,
     }
     assert attributes["db.password"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("name", "secrets", "others"),
+    [
+        ("pass", ["hunter2", b"hunter2", "123456"], [12, "yes", "PASSED", "in two words", {"a": 1}]),
+        ("pin", ["1234", 1234, ("1234",)], [13, "D13", "123", 12345678901234]),
+        ("otp", [b"123456"], ["26.1", 26]),
+        ("cvv", ["123", 1234], ["12345", "none"]),
+        ("password", [1, "yes", {"a": 1}, "in two words"], [None, True, 0.5, ""]),
+    ],
+)
+def test_values_that_a_name_may_stand_for(name: str, secrets: list[object], others: list[object]) -> None:
+    """Ordinary words are names of secrets only with what can be one; whatever a user's own names have is secret."""
+    for masked, values in ((True, secrets), (False, others)):
+        for value in values:
+            assert (MASKER.mask_attributes({f"a.{name}": value})[f"a.{name}"] is not value) == masked
+    assert Masker(keys=[name]).mask_attributes({name: 13, "b": 1}) == {name: f"(masked: {name})", "b": 1}
+
+
+def test_name_and_value_beside_each_other() -> None:
+    """In nested attributes, as settings and headers are often given; a metric of such a name is none."""
+    given = {
+        "env": [{"name": "DB_PASSWORD", "value": "x"}, {"Key": "ApiKey", "Value": "y"}, {"name": "token", "value": 5}]
+    }
+    assert MASKER.mask_attributes(given) == {
+        "env": (
+            {"name": "DB_PASSWORD", "value": "(masked: password)"},
+            {"Key": "ApiKey", "Value": "(masked: api_key)"},
+            {"name": "token", "value": 5},
+        )
+    }
 
 
 def test_stack_trace() -> None:
@@ -274,9 +335,8 @@ _AROUND = st.lists(
 def test_secret_between_any_texts(around: str, kind: str) -> None:
     """Nothing that stands on other lines hides a secret."""
     secret = SECRETS[kind]
-    core = {"bearer token": secret[7:], "basic credential": secret[6:], "url credential": "hunter2"}.get(
-        kind, secret[-20:]
-    )
+    core = {"bearer token": secret[7:], "basic credential": secret[6:]}.get(kind, secret[-20:])
+    core = "hunter2" if "hunter2" in secret else core
     assert core not in MASKER.mask_text(f"{around}\n{secret}\n")
 
 

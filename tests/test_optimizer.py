@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from commands import run
+from optimized import FAST, LOOP, PYTEST, Proposes, changed, make_project, worked_on
 from otel_debugstore.errors import NotReplayableError
 from otel_debugstore_analysis.optimizer import (
     Candidate,
     CommandOptimizer,
     MechanicalOptimizer,
-    Optimization,
     OptimizeOptions,
     OptimizerError,
     Task,
@@ -28,120 +28,19 @@ from otel_debugstore_analysis.optimizer import (
 from otel_debugstore_analysis.optimizer.mechanical import cache_that_pays
 from otel_debugstore_analysis.optimizer.scratch import Scratch
 from otel_debugstore_analysis.queue import OptimizationQueue, QueueError
-from replayed import QUICK, contents, queued, record, recorded, write
-
-PRICES = '''
-    """Prices."""
-
-    from otel_debugstore import function, tool
-
-
-    @function(pure=True)
-    def rate(country):
-        total = 0
-        for number in range(400):
-            total += (number * len(country)) % 7
-        return total
-
-
-    @tool(pure=True)
-    def invoice(country, items):
-        total = 0
-        for item in items:
-            total += item * rate(country)
-        return total
-
-
-    @tool(replayable=True)
-    def impure(country):
-        return rate(country)
-
-
-    @tool
-    def undeclared(country):
-        return rate(country)
-
-
-    @tool(pure=True)
-    def fickle(country, found=[]):
-        found.append(country)
-        return len(found)
-
-
-    @tool(pure=True)
-    def listed(country):
-        return [rate(country)]
-'''
-
-TESTS = """
-    from prices import invoice, rate
-
-    def test_invoice():
-        assert invoice("de", (1, 2)) == 3 * rate("de")
-        assert invoice("de", ()) == 0
-        assert rate.__doc__ is None
-"""
-
-PROGRAM = """
-    import prices
-    for number in range(30):
-        country = ("de", "fra", "nether")[number % 3]
-        prices.invoice(country, tuple(range(number)))
-        for function in (prices.impure, prices.undeclared, prices.fickle, prices.listed):
-            function(country)
-"""
-
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+from replayed import QUICK, contents, queued, recorded
 
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with tests and a recorded session."""
-    folder = tmp_path_factory.mktemp("shop")
-    write(folder, prices=PRICES)
-    (folder / "tests").mkdir()
-    write(folder / "tests", test_prices=TESTS)
-    record(folder, PROGRAM)
-    return folder
+    return make_project(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture
 def project(recording: Path, tmp_path: Path) -> Path:
     """The same elsewhere, as on another machine, with a queue of its own."""
     return Path(shutil.copytree(recording, tmp_path / "shop"))
-
-
-class Proposes:
-    """An optimizer with these texts of `prices.py`."""
-
-    name = "planted"
-
-    def __init__(self, *texts: str) -> None:
-        self._texts = texts
-        self.tasks: list[Task] = []
-
-    def propose(self, task: Task) -> Sequence[Candidate]:
-        self.tasks.append(task)
-        return [Candidate(f"candidate {number}", {"prices.py": text}) for number, text in enumerate(self._texts)]
-
-
-def changed(project: Path, old: str, new: str) -> str:
-    """Return `prices.py` with a part replaced."""
-    source = (project / "prices.py").read_text()
-    assert source.count(old) == 1
-    return source.replace(old, new)
-
-
-def worked_on(project: Path, optimizer: Any, component: str = "prices.invoice", **options: Any) -> Optimization:
-    """Have an optimizer work on a component."""
-    base_path = project / "debug_data"
-    item = queued(base_path, component, PYTEST)
-    settings = OptimizeOptions(project=project, replay=QUICK, **options)
-    return optimize(base_path, item.id, optimizer, options=settings)
-
-
-FAST = "sum(items) * rate(country) if items else 0"
-LOOP = "    total = 0\n    for item in items:\n        total += item * rate(country)\n    return total\n"
 
 
 def test_what_is_wrong_is_rejected(project: Path) -> None:
@@ -293,6 +192,20 @@ def test_mechanical_proposals(project: Path) -> None:
         worked_on(project, optimizer, f"prices.{component}")
         titles[component] = [candidate.title.partition(":")[0] for candidate in optimizer.found]
     assert titles == {"invoice": ["call rate once in invoice"], "impure": [], "fickle": [], "listed": []}
+
+
+@pytest.mark.slow
+def test_files_with_other_ends_of_lines(project: Path) -> None:
+    """The patch of a file whose lines end as those of Windows is one that git applies, and changes those lines only."""
+    path = project / "prices.py"
+    fast = changed(project, LOOP, f"    return {FAST}\n")
+    path.write_text(path.read_text(), newline="\r\n")
+    found = worked_on(project, Proposes(fast))
+    assert found.patch, found.attempts
+    done = subprocess.run(["git", "apply", "--stat", "--apply", str(found.patch)], cwd=project, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"1 insertion(+), 4 deletions(-)" in done.stdout
+    assert path.read_bytes() == fast.replace("\n", "\r\n").encode()
 
 
 @pytest.mark.slow

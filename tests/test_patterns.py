@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engines import Engines, assert_same, both
 from otel_debugstore.errors import QueryError
 from otel_debugstore.outbox import Payload
+from otel_debugstore.payload import capture
 from otel_debugstore_analysis import query
 from otel_debugstore_analysis.analyses.patterns import PATTERNS, patterns
 from otel_debugstore_exporters import codec
@@ -93,7 +94,7 @@ def test_serial_calls() -> None:
     assert (row["parent"], row["component"], row["occurrences"], row["calls"]) == ("job", "a, b, c", 2, 6)
     assert row["saved_ns"] == (30 + 20) * MS
     assert "in 50% they come in another order" in row["detail"]
-    assert row["proofs"] == 1
+    assert (row["proofs"], row["observations"]) == (1, 1)
     assert "known only where" in table.notes[-1]
 
 
@@ -104,12 +105,55 @@ def test_a_call_that_needs_the_one_before() -> None:
     assert found(spans, "serial_calls") == [("serial_calls", "job", "b, c", 1, 2, 10)]
 
 
+def test_a_call_that_needs_one_further_back() -> None:
+    """What a call takes may have been returned by any call before it below the parent, for which it has to wait."""
+    given = [{INPUT: "i", OUTPUT: "x"}, {INPUT: "k", OUTPUT: "y"}, {INPUT: "x"}]
+    assert found(below(["a", "b", "c"], attributes=given), "serial_calls") == [
+        ("serial_calls", "job", "a, b", 1, 2, 10)
+    ]
+    given.append({INPUT: "y"})
+    rows = found(below(["a", "b", "c", "d"], attributes=given), "serial_calls")
+    assert rows == [("serial_calls", "job", "a, b", 1, 2, 10), ("serial_calls", "job", "c, d", 1, 2, 10)]
+
+
+def test_what_was_not_returned_yet_is_not_needed() -> None:
+    """A call needs nothing of one that comes after it, nor of one below another parent, nor if it takes nothing."""
+    later = [{INPUT: "x"}, {INPUT: "i", OUTPUT: "x"}]
+    assert found(below(["a", "b"], attributes=later), "serial_calls") == [("serial_calls", "job", "a, b", 1, 2, 10)]
+    nothing = capture({}).digest
+    given = [{INPUT: nothing, OUTPUT: nothing}, {INPUT: nothing, OUTPUT: nothing}]
+    assert found(below(["a", "b"], attributes=given), "serial_calls") == [("serial_calls", "job", "a, b", 1, 2, 10)]
+    elsewhere = [
+        *below(["a"], attributes=[{INPUT: "i", OUTPUT: "x"}]),
+        *below(["b", "c"], trace=2, attributes=inputs("x", "k")),
+    ]
+    assert found(elsewhere, "serial_calls") == [("serial_calls", "job", "b, c", 1, 2, 10)]
+
+
+@pytest.mark.parametrize("names", [["page"], ["page", "parse"]], ids=["itself", "through another"])
+def test_n_plus_one_of_pages(names: list[str]) -> None:
+    """Calls of which each takes what the one before returned, itself or through others, can't be made at once."""
+    count = 8 * len(names)
+    chain = [{INPUT: f"cursor {n}", OUTPUT: f"cursor {n + 1}"} for n in range(count)]
+    assert found(below(names * 8, attributes=chain), "n_plus_one", "serial_calls") == []
+    apart = [{INPUT: f"key {n}", OUTPUT: f"value {n}"} for n in range(count)]
+    assert [row[2] for row in found(below(names * 8, attributes=apart), "n_plus_one")] == sorted(names)
+
+
 def test_retry() -> None:
     """A failed call followed by another of its component; saved is the time to that, with the pause between."""
     spans = below(["fetch"] * 3, gap_ms=5, error=["Timeout", "Timeout", None])
     assert found(spans, "retry") == [("retry", "job", "fetch", 2, 2, 30)]
     assert found(below(["fetch"] * 2, error=[None, "Timeout"]), "retry") == []
     assert found(below(["fetch", "other"], error=["Timeout", None]), "retry") == []
+
+
+def test_retry_has_the_same_input() -> None:
+    """A loop in which one call fails is no retry: the next has another input. Where others come between it is one."""
+    failed = [None, "Timeout", None, None]
+    assert found(below(["item"] * 4, attributes=inputs("a", "b", "c", "d"), error=failed), "retry") == []
+    again = below(["item"] * 4, attributes=inputs("a", "b", "c", "b"), error=failed)
+    assert found(again, "retry") == [("retry", "job", "item", 1, 1, 20)]
 
 
 def test_repeated_call() -> None:
@@ -231,11 +275,14 @@ def test_weights_and_sample() -> None:
     """A sampled trace stands for as many as its probability says, and those looked at for all that there are."""
     sampled = below(["query"] * 5, trace_state=["ot=th:c"] * 5)
     assert found(sampled, "n_plus_one") == [("n_plus_one", "job", "query", 4, 20, 160)]
+    with stored(sampled) as engine:
+        assert [row["observations"] for row in patterns(engine).dicts()] == [1]
     spans = [one for trace in range(1, 5) for one in below(["query"] * 5, trace=trace)]
     with stored(spans) as engine:
         table = patterns(engine, only=["n_plus_one"], max_traces=2)
     (row,) = table.dicts()
     assert (row["occurrences"], row["calls"], row["saved_ns"], len(row["trace_ids"])) == (4, 20, 160 * MS, 2)
+    assert row["observations"] == 2
     assert "2 of 4 traces" in table.notes[0]
 
 

@@ -27,7 +27,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captured import Job, Login, Model, Permission
+from captured import Job, Login, Made, Model, Pair, Permission, Queue
 from otel_debugstore.errors import NotReplayableError
 from otel_debugstore.payload import Limits, capture, capture_arguments, describe, mask_content, restore
 from payload_values import MASKER, VALUES, NoMasker, plain, same
@@ -115,6 +115,32 @@ def test_other_kinds_come_back() -> None:
     model = restore(capture(Model(a=1), MASKER).content)
     assert model.model_fields_set == {"a"}
     assert model.model_dump() == Model(a=1).model_dump()
+
+
+def test_what_comes_back_otherwise_is_not_replayable() -> None:
+    """Things that an object holds beside its fields, and members of an enum that have no name of their own."""
+    plain, extra, used, model, pair = Made("a"), Made("a"), Made("a"), Model(a=1), Pair(1, 2.0)
+    assert [used.upper, model.double] == ["A", 2]
+    extra.more = pair.more = 1  # type: ignore[attr-defined]
+    values: list[Any] = [plain, Pair(1, 2.0), Permission.READ, Permission(0) | Permission.WRITE]
+    for value in values:
+        kept = capture(value, NoMasker())
+        assert kept.replayable
+        assert same(restore(kept.content), value)
+    values = [Made("a", 1), Made("a", 2), extra, used, model, pair, Queue("a"), Permission.READ | Permission.WRITE]
+    for value in values:
+        assert not capture(value, NoMasker()).replayable
+
+
+def test_paths_of_another_system_and_order_of_arrays() -> None:
+    """They come back as they were."""
+    for path in (pathlib.PureWindowsPath("c:/x"), pathlib.PurePosixPath("/x")):
+        assert same(restore(capture(path, NoMasker()).content), path)
+    for array in (np.arange(6.0).reshape(2, 3), np.array([["a", "b"], ["c", "d"]])):
+        for value in (array, np.asfortranarray(array), array[:, ::-1]):
+            back = restore(capture(value, NoMasker()).content)
+            assert same(back, value)
+            assert back.flags.f_contiguous == value.flags.f_contiguous
 
 
 def test_local_class_is_not_replayable() -> None:

@@ -76,6 +76,31 @@ def test_masking_of_stored_contents() -> None:
         mask_content(b"\x81\xa4$map\x01", MASKER)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["auth", "jwt", "http_auth", "userAuth", "auth_header", "connect.sid", "bearer", "pass", "DB_PASS", "pw", "otp1"],
+)
+def test_names_that_are_none_in_texts(name: str) -> None:
+    """As names of arguments, keys, fields and columns they are; alone in a payload, too."""
+    for value in ({name: "123456"}, [(name, "123456")], {"a": [{name.encode(): b"123456"}]}):
+        kept = capture(value, MASKER)
+        assert b"123456" not in kept.content
+        assert not kept.replayable
+
+
+def test_name_and_value_beside_each_other() -> None:
+    """As settings and headers are often given, in maps and objects."""
+    pairs = [{"name": "password", "value": "hunter2"}, {"key": "api_key", "value": {"stringValue": "hunter2"}}]
+    assert plain(pairs) == [
+        {"name": "password", "value": {"$masked": "password"}},
+        {"key": "api_key", "value": {"$masked": "api_key"}},
+    ]
+    metric = {"name": "token", "value": 5}
+    assert plain(metric) == metric
+    content = capture(pairs, MASKER).content
+    assert mask_content(content, MASKER) is content
+
+
 def test_values_of_flags() -> None:
     """In a command that is given as a list."""
     assert plain({"command": ["psql", "--password", "s3", "-u", "me"]}) == {

@@ -12,7 +12,7 @@ from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis import query
 from otel_debugstore_analysis.analyses.performance import EDGES, performance
 from otel_debugstore_exporters.reader import SessionReader
-from sessions import MS, START_NS, span, write_journal, write_sealed
+from sessions import MS, START_NS, hex_id, span, write_journal, write_sealed
 
 WORK = [
     span(
@@ -41,6 +41,16 @@ def test_groups(tmp_path: Path) -> None:
     assert row["rate_per_s"] == pytest.approx(10 / 0.910)  # from 100 ms to the end of the last, at 1,010 ms
     assert [row[name] for name in ("p50_ns", "p90_ns")] == pytest.approx([5.5 * MS, 9.1 * MS])
     assert (row["error_count"], row["error_rate"], row["cpu_ns"]) == (1, 0.1, None)
+
+
+def test_evidence_is_the_longest_call(tmp_path: Path) -> None:
+    """A trace of it for each group, the same one on both engines, also where several took as long."""
+    spans = [span(n, "load", trace=n, duration_ms=min(n, 4)) for n in range(1, 8)]
+    spans += [span(n, "save", trace=n, start_ms=5, duration_ms=7 - n % 3) for n in range(10, 16)]
+    write_sealed(tmp_path, "s", spans)
+    with both(tmp_path) as found:
+        rows = assert_same(found, lambda engine: performance(engine, detailed=0)).groups.dicts()
+    assert {row["component"]: row["trace_ids"] for row in rows} == {"load": (hex_id(4, 32),), "save": (hex_id(12, 32),)}
 
 
 def test_what_was_used(tmp_path: Path) -> None:

@@ -150,7 +150,15 @@ def test_no_call_at_all(tmp_path: Path) -> None:
     sealed(tmp_path, calls([1]))
     result = PerformanceAuditor("s", base_path=tmp_path).audit_component("nobody")
     assert (result.passed, result.verdict, result.metrics["calls"]) == (False, "undecided", 0)
-    assert result.cause == "No call of it was recorded."
+    assert result.cause == "No call of it was recorded. Looked at: s."
+
+
+def test_no_limits(tmp_path: Path) -> None:
+    """Where nothing is limited nothing was checked, which is not to pass."""
+    sealed(tmp_path, calls([1] * 100))
+    result = PerformanceAuditor("s", base_path=tmp_path).audit_component("work", threshold=PerformanceThreshold())
+    assert (result.passed, result.verdict, result.checks) == (False, "undecided", ())
+    assert (result.cause, result.recommendation) == ("It has no limits.", "Give it a limit: nothing was checked.")
 
 
 def test_nothing_recorded_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,6 +222,36 @@ class TestNothingStays:
         assert (outcome.status, outcome.stdout.text) == ("ok", "done\n")
         assert gone(tmp_path / "pids")
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody adopts it")
+    @pytest.mark.parametrize("leaves", ["exit 0", "wait"])
+    def test_a_daemon_with_an_environment_of_its_own(self, tmp_path: Path, leaves: str) -> None:
+        """It left group and session, and has no mark: it is ended all the same, whether its parent has or not."""
+        forget = (
+            f"env -i setsid bash -c 'echo $$ > {tmp_path}/pids.new; mv {tmp_path}/pids.new {tmp_path}/pids; sleep 600'"
+        )
+        line = f"{forget} > /dev/null 2>&1 < /dev/null & while [ ! -e {tmp_path}/pids ]; do sleep 0.01; done; {leaves}"
+        outcome = run_command(["bash", "-c", line], timeout_s=3)
+        assert outcome.status == ("ok" if leaves == "exit 0" else "timeout")
+        assert outcome.left_running >= 1
+        assert gone(tmp_path / "pids")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the command itself is ended")
+    def test_it_ends_with_us_though_we_are_killed(self, tmp_path: Path) -> None:
+        """SIGKILL of this process leaves nobody to end the command but the process that watches over it: it does."""
+        code = f"""
+            import sys
+            from otel_debugstore_analysis.processes import run_command
+            run_command([sys.executable, "-c", {textwrap.dedent(LEAVES_BEHIND)!r}, {str(tmp_path / "pids")!r}, "wait"])
+        """
+        ours = subprocess.Popen(python(code))
+        wait_for_pids(tmp_path / "pids")
+        ours.kill()
+        ours.wait()
+        deadline = time.monotonic() + 20
+        while not gone(tmp_path / "pids") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert gone(tmp_path / "pids")
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_it_ends_with_us(self, tmp_path: Path, number: signal.Signals) -> None:
         """Ctrl-C, SIGTERM and SIGHUP of this process end the command first, and then this process as ever."""

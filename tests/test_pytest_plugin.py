@@ -37,6 +37,10 @@ def get(url):
 def slow():
     time.sleep(0.03)
 
+@tool
+def http_post(url):
+    return url
+
 @function(name="parse")
 def parse(text):
     if text == "bad":
@@ -116,6 +120,34 @@ def test_limits_fail_tests(ran: Ran) -> None:
     ]
 
 
+def test_a_name_stands_for_the_last_part_of_a_component(ran: Ran) -> None:
+    """A function is recorded as `module.function`: its own name, and a glob of it, is enough to limit it."""
+    tests = """
+@pytest.mark.debugstore(max_calls={"http_post": 1})
+def test_by_its_name():
+    http_post(1); http_post(2)
+
+@pytest.mark.debugstore(max_calls={"test_it.http_p*": 0}, max_errors=0)
+def test_by_all_of_it():
+    http_post(1)
+
+@pytest.mark.debugstore(max_calls={"post": 0, "est_it.http_post": 0})
+def test_by_less_than_a_part(debugstore):
+    http_post(1)
+    assert [call.component for call in debugstore.calls("http_post")] == ["test_it.http_post"]
+
+@pytest.mark.debugstore(max_calls=1)
+def test_each_by_itself():
+    from otel_debugstore import instrument
+    with instrument("function", name="http_post"):
+        http_post(1)
+"""
+    outcomes, said = ran(tests)
+    assert outcomes == {"passed": 2, "failed": 2}
+    assert "test_by_its_name: http_post: 2 calls, 1 allowed" in said
+    assert "test_by_all_of_it: test_it.http_p*: 1 calls, 0 allowed" in said
+
+
 def test_the_nearest_mark_counts(ran: Ran) -> None:
     """Limit by limit: that of the function, then of the class, then of the module."""
     tests = """
@@ -170,6 +202,14 @@ def test_a_limit_on_nothing_is_said(ran: Ran) -> None:
 def test_typo():
     get(1)
 
+@pytest.mark.debugstore(max_calls={"http_gte": 0, "slow": 0})
+def test_typo_of_nothing():
+    get(1)
+
+@pytest.mark.debugstore(max_errors={"slow": 0})
+def test_other():
+    slow()
+
 @pytest.fixture
 def other_provider():
     from opentelemetry import trace
@@ -183,8 +223,10 @@ def test_elsewhere(other_provider):
     get(1)
 """
     outcomes, said = ran(tests)
-    assert outcomes == {"passed": 2}
+    assert outcomes == {"passed": 4}
     assert "NOTE test_it.py::test_typo: max_calls: no component 'http_got' was called" in said
+    assert "NOTE test_it.py::test_typo_of_nothing: max_calls: no component 'http_gte' was called by any test" in said
+    assert "no component 'slow'" not in said
     assert "NOTE test_it.py::test_elsewhere: not checked" in said
 
 
@@ -287,27 +329,41 @@ def test_each(number):
 @pytest.mark.debugstore(max_calls=0)
 def test_limited():
     get(1)
+
+@pytest.mark.debugstore(max_memory_mb=20)
+def test_grows():
+    held = bytearray(60_000_000)
+    time.sleep(0.5)
 """
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
 def test_a_run_is_a_session(ran: Ran, pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
-    """A trace for each test, in one session, by however many workers; one summary, by the controller."""
+    """A trace for each test, in one session, by however many workers; one summary, by the controller.
+
+    A test that breaks a limit did not pass: its span says so, and which.
+    """
     if workers:
         pytest.importorskip("xdist")
     outcomes, said = ran(SUITE, "--debugstore", *workers)
-    assert outcomes == {"passed": 6, "failed": 1}
+    assert outcomes == {"passed": 6, "failed": 2}
     assert said.count("= debugstore =") == 1
-    assert re.search(r"Session \S+-tests_\S+ has 7 tests with 16 spans: debugstore report", said)
-    assert "1 test with limits: 1 broke one." in said
+    assert re.search(r"Session \S+-tests_\S+ has 8 tests with 16 spans: debugstore report", said)
+    assert "2 tests with limits: 2 broke one." in said
     spans = stored_spans(pytester.path / "debug_data")
     tests = {span.span_id: span for span in spans if span.name.startswith("test_it.py::")}
-    assert len(tests) == 7
-    assert {span.attributes["test.case.result.status"] for span in tests.values()} == {"pass"}
+    assert len(tests) == 8
+    failed = {span.name for span in tests.values() if span.attributes["test.case.result.status"] == "fail"}
+    assert failed == {"test_it.py::test_limited", "test_it.py::test_grows"}
+    why = [span.status_message for span in tests.values() if span.name in failed]
+    assert sorted(re.sub(r"by [\d.]+", "#", message) for message in why) == [
+        "http_get: 1 calls, 0 allowed",
+        "memory grew # MB, 20 MB are allowed",
+    ]
     calls = [span for span in spans if span.name == "http_get"]
     assert len(calls) == 16
     assert all(span.parent_id in tests for span in calls)
-    assert run_well("top", "--data-dir", pytester.path / "debug_data").count("test_it.py::") == 7
+    assert run_well("top", "--data-dir", pytester.path / "debug_data").count("test_it.py::") == 8
 
 
 COUNTED: Final = """
@@ -371,7 +427,7 @@ def test_a_path_is_where_sessions_and_baselines_lie(ran: Ran, pytester: pytest.P
     ran(SUITE, "--debugstore", "--debugstore-path", "runs", "--debugstore-save-baseline", "b")
     assert not (pytester.path / "debug_data").exists()
     assert {path.name for path in (pytester.path / "runs").iterdir()} >= {"state.lmdb"}
-    assert len(stored_spans(pytester.path / "runs")) == 23
+    assert len(stored_spans(pytester.path / "runs")) == 24
 
 
 def test_who_does_not_use_it_does_not_notice(pytester: pytest.Pytester) -> None:
@@ -411,7 +467,7 @@ def test_what_was_imported_before_pytest_is_no_warning(pytester: pytest.Pytester
         "sys.exit(pytest.main(['-W', 'error', '-p', 'no:cacheprovider', '-p', 'no:xdist']))"
     )
     result = pytester.run(sys.executable, "-c", program)
-    assert result.parseoutcomes() == {"passed": 6, "failed": 1}
+    assert result.parseoutcomes() == {"passed": 6, "failed": 2}
     assert "http_get: 1 calls, 0 allowed" in result.stdout.str()
 
 

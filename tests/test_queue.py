@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -17,9 +16,6 @@ from otel_debugstore_analysis.queue import (
     STATES,
     ClaimedError,
     Code,
-    Evidence,
-    Finding,
-    NotProvenError,
     OptimizationQueue,
     QueueError,
     QueueItem,
@@ -29,28 +25,8 @@ from otel_debugstore_analysis.queue import (
 from otel_debugstore_exporters.retention import apply_retention
 from otel_debugstore_exporters.session import SessionPaths, list_sessions
 from otel_debugstore_exporters.state import State
+from queues import FASTER, SECOND, SLOW, Clock, found, said
 from sessions import START_NS, hex_id, span, write_sealed
-
-SECOND: Final = 1_000_000_000
-SLOW: Final = Violation("p95_ns", 8e8, 5e8, 7e8, 9e8, "p95 is over its limit")
-FASTER: Final[dict[str, Any]] = {
-    "verdict": "faster",
-    "ratio": 0.5,
-    "low": 0.45,
-    "high": 0.55,
-    "pairs": 40,
-    "checked": 12,
-}
-
-
-class Clock:
-    """A time that tests set."""
-
-    def __init__(self) -> None:
-        self.now_ns = START_NS
-
-    def __call__(self) -> int:
-        return self.now_ns
 
 
 @pytest.fixture
@@ -61,15 +37,6 @@ def clock() -> Clock:
 @pytest.fixture
 def queue(tmp_path: Path, clock: Clock) -> OptimizationQueue:
     return OptimizationQueue(tmp_path, clock=clock)
-
-
-def found(component: str = "parse", variant: str | None = "v1", **rest: Any) -> Finding:
-    return Finding(component, rest.pop("layer", "tool"), variant, rest.pop("violations", [SLOW]), **rest)
-
-
-def said(item: QueueItem) -> list[str]:
-    """Return the states that an item went through."""
-    return [event.state for event in item.history]
 
 
 def test_an_item_has_what_the_audit_found(queue: OptimizationQueue, clock: Clock) -> None:
@@ -199,98 +166,6 @@ def test_a_claim_is_given_up(queue: OptimizationQueue) -> None:
     assert queue.claim("parse", "bob").lease is not None
 
 
-def test_the_way_to_a_proof(queue: OptimizationQueue) -> None:
-    """Claimed, proposed, and proven: then it is closed, and stays so."""
-    queue.put(found())
-    queue.claim("parse", "ann")
-    item = queue.propose("parse", "fast:parse", "ann", variant="v2")
-    assert (item.state, item.proposal, item.lease) == ("proposed", ("fast:parse", "ann", "v2"), None)
-    with pytest.raises(QueueError, match="waits for a proof"):
-        queue.claim("parse", "bob")
-    with pytest.raises(ClaimedError, match="has a candidate"):
-        queue.propose("parse", "other:parse", "bob")
-    item = queue.prove("parse", FASTER, "ann")
-    assert item.is_closed
-    assert item.evidence == Evidence("faster", 0.5, 0.45, 0.55, 40, 12)
-    assert said(item) == ["open", "claimed", "proposed", "proven"]
-    changes: list[Callable[[], QueueItem]] = [
-        lambda: queue.claim("parse", "bob"),
-        lambda: queue.propose("parse", "x:y", "bob"),
-        lambda: queue.reject("parse", "no"),
-        lambda: queue.prove("parse", FASTER),
-    ]
-    for change in changes:
-        with pytest.raises(QueueError, match="proven"):
-            change()
-    assert queue.get("parse") == item
-
-
-class _Comparison(NamedTuple):
-    """As a benchmark makes one."""
-
-    verdict: str
-    ratio: float
-    interval: tuple[float, float]
-    checked: int
-    cause: str = "it is"
-
-
-_NO_PROOFS: Final[dict[str, dict[str, Any]]] = {
-    "slower": {"verdict": "slower", "ratio": 1.5, "low": 1.4, "high": 1.6},
-    "equal": {"verdict": "equal"},
-    "undecided": {"verdict": "undecided", "cause": "40 more pairs"},
-    "wrong": {"verdict": "wrong", "ratio": 0.1, "low": 0.1, "high": 0.1},
-    "not checked": {"checked": 0},
-    "no interval": {"low": None},
-    "not a number": {"high": math.nan},
-    "interval above 1": {"high": 1.01},
-    "ratio above 1": {"ratio": 1.2, "high": 1.3},
-    "nothing": {"ratio": 0.0, "low": 0.0, "high": 0.0},
-    "interval beside the ratio": {"low": 0.6, "high": 0.7},
-    "other code": {"variant": "v0"},
-    "other component": {"component": "load"},
-}
-
-
-@pytest.mark.parametrize("which", _NO_PROOFS)
-def test_what_is_no_proof(queue: OptimizationQueue, which: str) -> None:
-    """Only a comparison with this code, whose verdict is faster and whose outputs were compared, closes an item."""
-    queue.put(found())
-    queue.propose("parse", "fast:parse", "ann")
-    with pytest.raises(NotProvenError, match="stays proposed"):
-        queue.prove("parse", FASTER | _NO_PROOFS[which])
-    assert queue.get("parse").state == "proposed"
-
-
-@pytest.mark.parametrize(
-    "evidence",
-    [{}, None, "faster", 5, {"verdict": 1}, FASTER | {"ratio": "0.5"}, FASTER | {"interval": 3}, {"verdict": ""}],
-)
-def test_evidence_that_can_not_be_read(queue: OptimizationQueue, evidence: object) -> None:
-    """It is refused by what it lacks, whatever it is."""
-    queue.put(found())
-    with pytest.raises(QueueError, match="evidence"):
-        queue.prove("parse", evidence)
-
-
-def test_code_counts_and_not_its_name(queue: OptimizationQueue) -> None:
-    """A component may be recorded under another name than it was audited by: its variant says that it is the same."""
-    queue.put(found())
-    assert queue.prove("parse", FASTER | {"component": "app.parse", "baseline_variant": "v1"}).is_closed
-
-
-def test_a_comparison_is_evidence(queue: OptimizationQueue) -> None:
-    """Any object with the fields of one."""
-    queue.put(found())
-    with pytest.raises(NotProvenError, match=r"'slower', not 'faster' \(it is\)"):
-        queue.prove("parse", _Comparison("slower", 2.0, (1.9, 2.1), 3))
-    nan = math.nan
-    item = queue.reject("parse", "it raises", Evidence("failed", nan, nan, nan, trace_ids=(hex_id(1, 32),) * 50))
-    assert item.evidence is not None
-    assert (item.evidence.ratio, item.evidence.low, len(item.evidence.trace_ids)) == (None, None, 20)
-    assert queue.prove("parse", _Comparison("faster", 0.5, (0.4, 0.6), 3)).is_closed
-
-
 def test_a_rejected_candidate_leaves_the_item(queue: OptimizationQueue) -> None:
     """It can be claimed again, later than before, and whoever does reads why the last one failed."""
     before = queue.put(found())
@@ -304,7 +179,7 @@ def test_a_rejected_candidate_leaves_the_item(queue: OptimizationQueue) -> None:
     assert item.priority == before.priority / 2
     assert "other result for ''" in package(item, 2_000)
     assert queue.claim_next("bob") is not None
-    assert queue.prove("parse", FASTER).is_closed
+    assert queue.prove("parse", FASTER, "bob").is_closed
 
 
 def test_other_code_begins_again(queue: OptimizationQueue, clock: Clock) -> None:
@@ -350,7 +225,7 @@ def test_items_whose_code_changed_go_stale(queue: OptimizationQueue, clock: Cloc
     """Once other code ran than the item is about, as sessions say; an audit opens it again."""
     for component in ("same", "changed", "proven", "held", "tried", "never ran"):
         queue.put(found(component, seen_ns=START_NS))
-    queue.prove("proven", FASTER)
+    queue.prove("proven", FASTER | {"component": "proven"})
     queue.claim("held", "ann", 60)
     queue.propose("tried", "fast:tried", "ann", variant="v2")
     assert queue.refresh() == []

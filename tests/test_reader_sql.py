@@ -153,6 +153,28 @@ def test_a_query_that_takes_too_long(two_spans: Path) -> None:
         assert reader.query_untrusted("SELECT 1").rows == [(1,)]
 
 
+def test_times_of_nanoseconds(two_spans: Path) -> None:
+    """All nine digits of them arrive, as text; wherever they stand in a result, and whatever stands around it."""
+    nanosecond = "make_timestamp_ns(1700000000123456789)"
+    text = "2023-11-14 22:13:20.123456789"
+    asked = {
+        f"SELECT {nanosecond} AS t, 1 AS t; -- twice": [(text, 1)],
+        f"SELECT [{nanosecond}, NULL]": [([text, None],)],
+        f"SELECT {{'TIMESTAMP_NS': {nanosecond}, 'b c': 'x'}}": [({"TIMESTAMP_NS": text, "b c": "x"},)],
+        f'SELECT MAP {{\'TIMESTAMP_NS\': [{nanosecond}]}} AS "it\'s """': [({"TIMESTAMP_NS": [text]},)],
+        "FROM range(3) SELECT make_timestamp_ns(range) ORDER BY range DESC LIMIT 1": [
+            ("1970-01-01 00:00:00.000000002",)
+        ],
+        'SELECT "Timestamp", "Events.Timestamp" FROM otel_traces LIMIT 1': [("2023-11-14 22:13:20", [])],
+        "SELECT 'TIMESTAMP_NS'": [("TIMESTAMP_NS",)],
+    }
+    with SessionReader(two_spans, ["s"]) as reader:
+        for sql, rows in asked.items():
+            assert reader.query_untrusted(sql).rows == rows
+        limited = reader.query_untrusted(f"SELECT {nanosecond} AS t FROM range(9)", limit=2)
+        assert (limited.columns, len(limited.rows), limited.truncated) == (("t",), 2, True)
+
+
 def test_wrong_queries_of_our_own(two_spans: Path) -> None:
     """Also these are errors of ours, and the reader goes on."""
     with SessionReader(two_spans, ["s"]) as reader:
@@ -220,6 +242,10 @@ def test_the_collectors_columns(base: Path) -> None:
     }
     attributes |= {"whole": 1, "list": [1, "a"], "map": {"k": True}, "null": None}
     expected = attributes | {"whole": "1", "list": '[1,"a"]', "map": '{"k":true}', "null": ""}
+    attributes |= {"double": 1.0, "doubles": [1.0, 2.5, -3.0], "nested": {"k.0": [{"x": 10.0}]}, "small": 1e-7}
+    expected |= {"double": "1", "doubles": "[1,2.5,-3]", "nested": '{"k.0":[{"x":10}]}', "small": "1e-7"}
+    attributes |= {"texts": ["1.0", 'a",1.0]', "\\", "1.0,"], "a.0": "1.0", "-0.05": -0.05}
+    expected |= {"texts": r'["1.0","a\",1.0]","\\","1.0,"]', "a.0": "1.0", "-0.05": "-0.05"}
     record = span(1, attributes=attributes)
     record = replace(
         record,

@@ -17,15 +17,21 @@ from otel_debugstore_exporters.batch import batch_from_records
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.session import SessionPaths
-from sessions import MS, START_NS, span, write_sealed
+from sessions import MS, START_NS, hex_id, span, write_sealed
 
 
 @pytest.fixture
 def history(tmp_path: Path) -> Path:
     """Sixteen sessions, an hour apart; from the tenth on `work` takes 10 % longer, by another variant."""
+    write_history(tmp_path, 16, 9, 11.0)
+    return tmp_path
+
+
+def write_history(base_path: Path, sessions: int, first: int, after_ms: float) -> None:
+    """Write sessions of which those from the `first` on have another variant of `work`, and take so long, not 10 ms."""
     chance = random.Random(3)
-    for number in range(16):
-        variant, base = ("old", 10.0) if number < 9 else ("new", 11.0)
+    for number in range(sessions):
+        variant, base = ("old", 10.0) if number < first else ("new", after_ms)
         spans = [
             span(
                 number * 100 + n,
@@ -39,9 +45,8 @@ def history(tmp_path: Path) -> Path:
         ]
         batch = batch_from_records(spans, 1)
         batch.code = [Code(variant, "m.work", git_commit=f"commit of {variant}")]
-        with Journal.open(SessionPaths(tmp_path, f"s{number:02}").journal) as journal:
+        with Journal.open(SessionPaths(base_path, f"s{number:02}").journal) as journal:
             journal.append([codec.encode(batch, START_NS)])
-    return tmp_path
 
 
 def test_a_step_over_sessions(history: Path) -> None:
@@ -54,9 +59,23 @@ def test_a_step_over_sessions(history: Path) -> None:
     assert first["points_before"] + first["points_after"] == 16
     assert first["ratio"] == pytest.approx(1.1, abs=0.02)
     assert 1.05 < first["ratio_low"] <= first["ratio"] <= first["ratio_high"] < 1.15
+    assert len(first["trace_ids"]) == 2
     for row in rows:
         assert (row["variant_before"], row["variant_after"]) == ("old", "new")
         assert (row["commit_before"], row["commit_after"]) == ("commit of old", "commit of new")
+
+
+@pytest.mark.parametrize(("sessions", "first"), [(10, 5), (10, 4), (12, 6), (12, 8)])
+def test_a_doubling_in_few_sessions(tmp_path: Path, sessions: int, first: int) -> None:
+    """It is found from ten sessions on, if four were before it and four after; the evidence is of both levels."""
+    write_history(tmp_path, sessions, first, 20.0)
+    with SessionReader(tmp_path) as reader:
+        table = regressions(query.DuckDBEngine(reader))
+    change = table.dicts()[0]
+    assert (change["over"], change["verdict"], change["at_session"]) == ("sessions", "slower", f"s{first:02}")
+    assert (change["points_before"], change["points_after"]) == (first, sessions - first)
+    assert [int(trace_id, 16) // 100 for trace_id in change["trace_ids"]] == [first - 1, first]
+    assert not any("sessions" in note for note in table.notes)
 
 
 def test_equal_on_both_engines(history: Path, engines: Engines, nezha: Engines) -> None:
@@ -76,7 +95,7 @@ def test_too_short_a_history(tmp_path: Path) -> None:
         found = regressions(query.DuckDBEngine(reader))
         empty = regressions(query.DuckDBEngine(reader), selection=query.Selection(until_ns=3))
     assert found.rows == []
-    assert found.notes[0].startswith("1 of 1 groups are in fewer than 8 sessions")
+    assert found.notes[0].startswith("1 of 1 groups are in fewer than 10 sessions")
     assert empty.notes == ("No span with a start is selected.",)
 
 
@@ -102,6 +121,7 @@ def test_thresholds_are_of_the_last_calls(tmp_path: Path) -> None:
     assert (row["median_ns"], row["mad_ns"], row["p999_ns"]) == (11 * MS, 1 * MS, 12 * MS)
     assert (row["duration_ns"], row["calls"], row["is_provisional"], row["memory_bytes"]) == (17 * MS, 100, False, None)
     assert 0.01 < row["error_rate"] < 0.06
+    assert row["trace_ids"] == tuple(hex_id(number, 32) for number in (50, 53, 56))
     assert (few["calls"], few["is_provisional"]) == (10, True)
     assert (nothing.rows, nothing.notes) == ([], ("No span is selected.",))
 

@@ -13,6 +13,7 @@ import pytest
 
 from commands import refused, run
 from otel_debugstore.errors import NotReplayableError, QueryError
+from otel_debugstore_analysis.benchmark import history
 from otel_debugstore_analysis.replay import ReplayOptions, replay, sampled
 from otel_debugstore_analysis.replay.replaying import require_permission
 from replayed import CHANGED, NO_TIME, PROGRAM, QUICK, SHOP, contents, record, recorded, write
@@ -70,7 +71,7 @@ def test_a_wrong_candidate(project: Path, component: str, candidate: str, said: 
     ("candidate", "said"),
     [
         ("changed:exits", "exit code 3"),
-        ("changed:hangs", "did not end within 2 s"),
+        ("changed:hangs", "did not end within 1 s"),
         ("changed:nothing", "changed .* has no nothing"),
         ("no_such_module:unique", "no_such_module can't be imported"),
     ],
@@ -93,6 +94,14 @@ def test_a_tolerance(project: Path) -> None:
     """Numbers may differ as far as the user says."""
     _, cause = checked(project, "shop.ordered", "changed:rounded", replace(NO_TIME, relative=1e-3))
     assert cause.endswith("nothing was timed.")
+
+
+def test_texts_of_errors_are_no_results(project: Path) -> None:
+    """An error of the same type with another text is right, and a note says that there are such."""
+    calls = recorded(project / "debug_data", "shop.work")
+    assert replay(calls, "shop:work", options=NO_TIME).notes == ()
+    (note,) = replay(calls, "changed:work", options=NO_TIME).notes
+    assert re.fullmatch(r"With \d inputs it raises an error of the right type with another text than .*", note)
 
 
 def test_setup_and_teardown(project: Path) -> None:
@@ -226,6 +235,14 @@ def test_the_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "16 inputs were run, 16 gave what was recorded" in done.stdout
     assert run("replay", "shop.undeclared", "--candidate", "shop:undeclared", "--check-only").exit_code == 0
     assert "not to be run again" in refused("replay", "shop.send", "--candidate", "shop:send")
+    assert run(*arguments, "changed:sorted_unique", "--record", "tried").exit_code == 1
+    (row,) = history(project / "debug_data", sessions=["tried"]).dicts()
+    assert (row["name"], row["baseline"], row["candidate"], row["verdict"]) == (
+        "replay shop.unique",
+        "shop.unique (recorded)",
+        "changed:sorted_unique",
+        "wrong",
+    )
 
 
 @pytest.mark.slow

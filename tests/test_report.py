@@ -14,6 +14,7 @@ import pytest
 from otel_debugstore import Analysis
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore_analysis.analyses.candidates import MAX_TRACES
+from otel_debugstore_analysis.analyses.regressions import COLUMNS as REGRESSIONS
 from otel_debugstore_analysis.query import Selection, Table
 from otel_debugstore_analysis.report.findings import Findings, find
 from otel_debugstore_analysis.report.flame import flame
@@ -62,6 +63,73 @@ def test_what_it_says(asked: Analysis) -> None:
     report = markdown_report(found, 100_000)
     assert re.search(r"^\| `fetch` \| 72 \| 648 ms \| 648 ms \|", report, re.MULTILINE)
     assert "## Slow trace `0000000000000000000000000000000c`" in report
+
+
+def test_what_changed(tmp_path: Path) -> None:
+    """Of what became slower it is said which code was there from then on, if the code changed, and only then."""
+    for session, after in (("changed", "new"), ("same", "old")):
+        spans = [
+            span(
+                n,
+                trace=n,
+                start_ms=1_000 * n,
+                duration_ms=10 + 10 * (n >= 60) + n % 3 / 10,
+                attributes={"debugstore.variant": after if n >= 60 else "old"},
+            )
+            for n in range(1, 121)
+        ]
+        write_sealed(tmp_path, session, spans)
+    texts = {}
+    for session in ("changed", "same"):
+        with Analysis(base_path=tmp_path, sessions=session) as analysis:
+            (texts[session],) = (one for one in recommendations(find(analysis.engine)) if one.kind == "regression")
+    assert ", from variant `new` on (before: `old`)." in texts["changed"].text
+    assert "variant" not in texts["same"].text
+    assert texts["same"].trace_ids
+
+
+def test_the_commit_at_a_change(asked: Analysis) -> None:
+    """It is named where it is another one than before."""
+    found = find(asked.engine)
+    row = dict.fromkeys((*REGRESSIONS, "component")) | {
+        "component": "parse",
+        "verdict": "slower",
+        "ratio": 2.0,
+        "commit_before": "aaa",
+        "commit_after": "bbb",
+        "variant_after": "v",
+        "trace_ids": (),
+    }
+    changed = replace(found, tables={**found.tables, "regressions": Table(tuple(row), [tuple(row.values())])})
+    (text,) = (one.text for one in recommendations(changed) if one.kind == "regression")
+    assert text == "Look at what changed `parse`: 2.00 times as slow, from commit `bbb` on (before: `aaa`)."
+
+
+def test_what_may_be_chance_is_not_shown(tmp_path: Path) -> None:
+    """Of what slow calls have more often, a report has what is significant, with its q-value; the rest is counted."""
+    spans = [
+        span(
+            n,
+            trace=n,
+            start_ms=100 * n,
+            duration_ms=90 if n % 10 == 0 else 9 + n % 7 / 10,
+            attributes={"tenant": "large" if n % 10 == 0 else "small", "noise": str(n * n % 7)},
+        )
+        for n in range(1, 301)
+    ]
+    write_sealed(tmp_path, "s", spans)
+    with Analysis(base_path=tmp_path) as analysis:
+        features = analysis.explain().features.dicts()
+        found = find(analysis.engine)
+    chance = [row for row in features if row["q_value"] > 0.05]
+    assert chance
+    shown = found.tables["explain.features"]
+    assert [row["value"] for row in shown.dicts()] == ["large"]
+    assert shown.left_out == len(chance)
+    report = markdown_report(found, 100_000)
+    assert re.search(r"^\| kind \| key .*\| q value \|", report, re.MULTILINE)
+    assert f"{len(chance)} more values that slow calls have more often are not shown" in report
+    assert f"- {len(chance)} rows of explain: `debugstore explain --limit 0`" in report
 
 
 def test_the_same_data_gives_the_same_bytes(asked: Analysis) -> None:

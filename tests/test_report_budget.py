@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import importlib
 import json
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_debugstore.errors import ConfigurationError
+from otel_debugstore_analysis.query import Table
 from otel_debugstore_analysis.report import tokens
 from otel_debugstore_analysis.report.findings import Findings
 from otel_debugstore_analysis.report.json import json_report
@@ -76,7 +78,26 @@ def test_what_matters_most_is_kept(found: Findings, texts: list[str], repeat: in
         line = f"{number}. {one.text}\n"
         assert line in full
         assert line in middle
-    assert set(json.loads(json_report(other, 1_000))["verdict"]) <= set(said)
+    as_json = json.loads(json_report(other, 1_000))
+    assert as_json["verdict"] == said
+    assert [one["text"] for one in as_json["recommendations"]] == [one.text for one in found_all]
+
+
+@pytest.mark.parametrize("text", ["`", '"', "\\", "漢字", "name of a component that is not short", "<|endoftext|>"])
+def test_1000_tokens_of_json_recommend_all(found: Findings, text: str) -> None:
+    """Traces of a recommendation go first, and then all but its text, before another one does."""
+    other = with_texts(found, lambda recorded: text * 8 if recorded.isalpha() else recorded)
+    recommended = [
+        other.rows("candidates")[0] | {"component": f"{text * 6} {number}", "trace_ids": (f"{number:032x}",) * 3}
+        for number in range(8)
+    ]
+    columns = other.tables["candidates"].columns
+    rows = Table(columns, [tuple(row[name] for name in columns) for row in recommended])
+    other = dataclasses.replace(other, tables={**other.tables, "candidates": rows})
+    whole, cut = json.loads(json_report(other)), json.loads(json_report(other, 1_000))
+    assert len(whole["recommendations"]) >= 3
+    assert [one["text"] for one in cut["recommendations"]] == [one["text"] for one in whole["recommendations"]]
+    assert cut["verdict"] == whole["verdict"]
 
 
 def test_lower_tiers_go_first(found: Findings) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import difflib
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_debugstore_analysis.optimizer.lines import with_ends_of
 from otel_debugstore_analysis.optimizer.modules import merged
 from otel_debugstore_analysis.optimizer.patch import is_patch, make_patch, patched
 from otel_debugstore_analysis.optimizer.protocol import OptimizerError
@@ -196,3 +199,43 @@ def test_patches() -> None:
     ):
         with pytest.raises(OptimizerError, match=said):
             patched(patch, {"f.py": "zero\none\ntwo\n"}.get)
+
+
+ODD = (
+    '"""Odd."""\n\nimport os\n\x0c\nTEXT = "a\u2028b\x85c\x1dd"\n\x0c\n\ndef g(x):\n    return x\n'
+    "\x0c\n\ndef h(x):\n    return [g(1), x, g(1)]\n"
+)
+"""Characters within lines that `str.splitlines` takes for their ends: Python, git and editors do not."""
+
+
+def test_lines_are_those_of_python() -> None:
+    """A function is found where Python sees it, whatever characters stand before it: replaced, cached, and hoisted."""
+    found = merged(ODD, "def g(x):\n    return x + 0\n")
+    assert found == ODD.replace("    return x\n", "    return x + 0\n")
+    cached = memoized(ODD, "g", 128)
+    assert cached is not None
+    assert "\n\x0c\n\n@functools.lru_cache(maxsize=128, typed=True)\ndef g(x):\n    return x\n" in cached
+    once = hoisted(ODD, "h", "g")
+    assert once == ODD.replace("    return [g(1), x, g(1)]", "    g_once = g(1)\n    return [g_once, x, g_once]")
+
+
+@pytest.mark.parametrize("old", [ODD, ODD.replace("\n", "\r\n"), ODD.replace("\n", "\r\n").removesuffix("\r\n")])
+def test_git_applies_a_patch(tmp_path: Path, old: str) -> None:
+    """Also to a file whose lines end as those of Windows, or that holds what some take for ends of lines."""
+    new = old.replace("return x", "return x + 0")
+    (tmp_path / "odd.py").write_text(old, encoding="utf-8", newline="")
+    (tmp_path / "the.patch").write_text(make_patch({"odd.py": old}, {"odd.py": new}), encoding="utf-8", newline="")
+    done = subprocess.run(["git", "apply", "the.patch"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "odd.py").read_bytes() == new.encode()
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_patch_is_read_with_any_ends_of_lines(ends: str) -> None:
+    """What an optimizer writes fits a file that was read, and is written with the ends of lines that the file has."""
+    patch = make_patch({"odd.py": ODD}, {"odd.py": ODD.replace("return x", "return x + 0")})
+    assert patched(patch.replace("\n", ends), {"odd.py": ODD}.get) == {
+        "odd.py": ODD.replace("return x", "return x + 0")
+    }
+    assert with_ends_of("a\nb\r\nc", "x\r\ny\r\nz\n") == "a\r\nb\r\nc"
+    assert with_ends_of("a\r\nb\n", "x\ny\nz\r\n") == with_ends_of("a\r\nb\n", None) == "a\nb\n"

@@ -230,6 +230,7 @@ def test_other_paths_and_methods(serving: Serving) -> None:
     """404 and 405 have a status body too, and no page can ask for permission (CORS)."""
     client = serving(Kept())
     refused(client.post("/v1/logs", content=b"", headers=PROTOBUF), 404, 5)
+    refused(client.post("/v1/traces/", content=b"", headers=PROTOBUF), 404, 5)
     refused(client.get("/"), 404, 5)
     response = client.get("/v1/traces")
     refused(response, 405, 12)

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_debugstore_analysis.analyses import statistics
+from otel_debugstore_analysis.analyses._change_points import MIN_POINTS, change_points, normal_scores
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.integers(1, 1_000), min_size=8, max_size=60),
+    st.lists(st.integers(1, 1_000), min_size=18, max_size=60),
     st.integers(0, 59),
     st.integers(0, 2_000),
 )
@@ -23,8 +24,8 @@ def test_change_points_are_those_of_ruptures(values: list[int], place: int, step
     ruptures = pytest.importorskip("ruptures")
     series = np.array(values, dtype=np.float64)
     series[place:] += step
-    scores, penalty = statistics.normal_scores(series), 3 * math.log(len(series))
-    found = statistics.change_points(series)
+    scores, penalty = normal_scores(series), 3 * math.log(len(series))
+    found = change_points(series)
     theirs = ruptures.KernelCPD("linear", min_size=4).fit(scores.reshape(-1, 1)).predict(pen=penalty)[:-1]
 
     def cost(places: list[int]) -> float:
@@ -37,9 +38,33 @@ def test_change_points_are_those_of_ruptures(values: list[int], place: int, step
 
 def test_a_step_is_found_where_it_is() -> None:
     """Ten values, and ten of another level."""
-    assert statistics.change_points([1.0, 1.1, 0.9, 1.05, 0.95] * 2 + [2.0, 2.1, 1.9, 2.05, 1.95] * 2) == [10]
-    assert statistics.change_points([1.0] * 20) == []
-    assert statistics.change_points([1.0] * 3 + [9.0] * 4) == []
+    assert change_points([1.0, 1.1, 0.9, 1.05, 0.95] * 2 + [2.0, 2.1, 1.9, 2.05, 1.95] * 2) == [10]
+    assert change_points([1.0] * 20) == []
+    assert change_points([1.0] * 3 + [9.0] * 4) == []
+    assert change_points([3.0] * 12) == change_points([0.0] * 12) == []
+
+
+@pytest.mark.parametrize("count", range(MIN_POINTS, 25))
+def test_every_clear_step_is_found(count: int) -> None:
+    """In a history of any length from the least on, wherever it is: four values before and after it are enough.
+
+    Of 18 to 21 values, five: more than are tested exactly, and too few for the penalty.
+    """
+    noise = np.random.default_rng(count).normal(0, 0.02, count)
+    least = 5 if 18 <= count < 22 else 4
+    for place in range(least, count - least + 1):
+        (found,) = change_points(np.exp(noise + (np.arange(count) >= place)))
+        assert abs(found - place) <= (0 if count < 18 else 2)
+
+
+@pytest.mark.parametrize("count", [MIN_POINTS, 12, 14, 17])
+def test_values_in_any_order_hardly_ever_have_a_change(count: int) -> None:
+    """At most 1 % of orders do in a history that is tested exactly, whatever its values are."""
+    chance = np.random.default_rng(count)
+    values = np.exp(chance.standard_t(3, count) * 0.1) + (np.arange(count) < count // 2)
+    assert change_points(values) == [count // 2]
+    alarms = sum(bool(change_points(chance.permutation(values))) for _ in range(2_000))
+    assert alarms <= 30
 
 
 def test_ratio_of_medians_is_the_same_each_time_and_in_any_order() -> None:

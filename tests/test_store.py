@@ -8,9 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from faults import Workers, problems, stored_names
@@ -146,8 +149,11 @@ def test_questions(paths: SessionPaths) -> None:
         assert [row["duration_ms"] for row in store.get_slow_operations(1700)] == [1900.0, 1800.0, 1700.0]
         assert len(store.get_slow_operations(limit=2)) == 2
         assert store.get_slow_operations(limit=0) == []
-        with pytest.raises(ConfigurationError):
-            store.get_slow_operations(limit=-1)
+        for limit in (-1, None, 2.5, "5"):
+            with pytest.raises(ConfigurationError):
+                store.get_slow_operations(limit=limit)  # type: ignore[arg-type]
+            with pytest.raises(ConfigurationError):
+                store.get_error_records(limit)  # type: ignore[arg-type]
         with pytest.raises(QueryError):
             store.query_analytics("SELEC")
         assert store.query_analytics("SELECT count(*) AS n FROM spans WHERE component = ?", ["fetch"]) == [{"n": 20}]
@@ -158,6 +164,31 @@ def test_questions(paths: SessionPaths) -> None:
         stats = store.get_stats()
         assert (stats["record_count"], stats["journal_record_count"], stats["sealed_record_count"]) == (21, 0, 21)
         assert (stats["segment_count"], stats["dropped"], stats["session_id"]) == (1, {}, "s")
+
+
+def test_errors_are_those_that_the_summary_counts(paths: SessionPaths) -> None:
+    """Whatever the statuses are: what is neither a success nor a retry has failed."""
+    statuses: list[Any] = ["success", "retry", "error", "timeout", "failed", "cancelled", None, 5, _Odd()]
+    with opened(paths) as store:
+        for number, status in enumerate(statuses):
+            store.write_record("tool", f"t{number}", f"n{number}", status=status)
+        for _ in range(2):
+            failed = {row["context_name"] for row in store.get_error_records()}
+            assert failed == {row["context_name"] for row in store.get_performance_summary() if row["error_count"]}
+            assert failed == {f"n{number}" for number in range(2, len(statuses))}
+            store.sync_to_duckdb()
+
+
+def test_numbers_of_any_kind(paths: SessionPaths) -> None:
+    """Numbers of numpy and decimals are kept as numbers."""
+    numbers: list[Any] = [np.int64(3), np.float32(2.5), np.float64(0.1), Decimal("1.5"), Fraction(1, 4), 7, 0.5]
+    with opened(paths) as store:
+        for number in numbers:
+            store.write_record("tool", "t", "x", memory_mb=number, cpu_percent=number)
+        rows = store.query_analytics("SELECT memory_mb, cpu_percent FROM records")
+    expected = sorted(map(float, numbers))
+    assert sorted(row["memory_mb"] for row in rows) == expected
+    assert sorted(row["cpu_percent"] for row in rows) == expected
 
 
 @pytest.mark.parametrize("order", ["wabt", "tabw", "awbt"])
@@ -423,12 +454,13 @@ def test_values_of_any_kind(paths: SessionPaths) -> None:
 def test_names_of_any_kind(paths: SessionPaths) -> None:
     """What should be text is taken as its text."""
     with opened(paths) as store:
-        values: list[Any] = [5, None, 1.5, "\ud800", "", "nul\0", "x" * 10_000, ("a", 1)]
+        values: list[Any] = [5, None, 1.5, "\ud800", "", "nul\0", "x" * 10_000, ("a", 1), _Odd()]
         for value in values:
             store.write_record(value, value, value, parent_context=value, error=value, status=value, variant_id=value)
         store.sync_to_duckdb()
         names = [row["context_name"] for row in store.query_analytics("SELECT context_name FROM records")]
-        assert sorted(names) == sorted(["5", "None", "1.5", "?", "", "nul\0", "x" * 10_000, "('a', 1)"])
+        expected = ["5", "None", "1.5", "?", "", "nul\0", "x" * 10_000, "('a', 1)", "(_Odd: has no text)"]
+        assert sorted(names) == sorted(expected)
 
 
 def test_bad_sessions(tmp_path: Path) -> None:

@@ -134,7 +134,12 @@ def test_named_twice(shop: None, memory: Memory) -> None:
         ("shop.tools:helper=tool", "is of shop.other"),
         ("shop.tools:Client=tool", "is a class"),
         ("shop.tools:Nobody.get=tool", "has no Nobody.get"),
-        ("shop.tools:number=tool", "has no number"),
+        ("shop.tools:number=tool", "number is of the type int"),
+        ("shop.tools:Client.size=tool", "size is of the type property"),
+        ("shop.tools:Special.make=tool", "is inherited; name it as shop.tools:Client.make"),
+        ("shop.tools:Client.nothing=tool", "has no Client.nothing"),
+        ("shop.tools:buy.get=tool", "has no buy.get"),
+        ("__main__:nothing=tool", "functions of the script itself can't be targets"),
     ],
 )
 def test_a_target_that_is_not_there(target: str, why: str, shop: None, memory: Memory, logged: list[str]) -> None:
@@ -197,7 +202,8 @@ def test_without_code(tmp_path: Path) -> None:
     first, second = done.stderr.splitlines()
     assert "'broken'" in first
     assert "MODULE:FUNCTION=LAYER" in first
-    assert "absent.module:f=tool" in second
+    assert "not found in this process: absent.module:f=tool." in second
+    assert "children" in second
     found = [(s.attributes["debugstore.layer"], s.name) for s in stored_spans(tmp_path / "debug_data")]
     assert sorted(found) == [("step", "shop.tools.Client.get"), ("tool", "shop.tools.buy")]
 

@@ -30,6 +30,7 @@ def record(
     start_ms: float,
     duration_ms: float,
     component: str = "work",
+    function: str | None = None,
 ) -> None:
     """Write a session, of a process of its own, with ten calls of a version."""
     attributes = {"debugstore.variant": variant}
@@ -38,7 +39,7 @@ def record(
         for n in range(1, 11)
     ]
     batch = batch_from_records(spans, 1)
-    batch.code = [Code(variant, f"module.{component}", "/app/module.py", 7, f"c0ffee-{variant}", source)]
+    batch.code = [Code(variant, function or f"module.{component}", "/app/module.py", 7, f"c0ffee-{variant}", source)]
     base_path.mkdir(parents=True, exist_ok=True)
     with Journal.open(SessionPaths(base_path, session).journal) as journal:
         journal.append([codec.encode(batch, START_NS)])
@@ -86,6 +87,26 @@ def test_components_that_changed_come_first(tmp_path: Path) -> None:
     assert [row[1] for row in ask(tmp_path).rows] == ["aaa", "bbb", "ccc"]
     table = ask(tmp_path, limit=2)
     assert ([row[1] for row in table.rows], table.left_out) == (["aaa", "bbb"], 1)
+
+
+def test_functions_of_one_name_are_no_versions_of_each_other(tmp_path: Path) -> None:
+    """Where both run; each has its own versions. One that began when the other had ended is that one, moved."""
+    for n in range(4):
+        record(tmp_path, f"a{n}", f"a{n // 2}", OLD, start_ms=n * 1_000, duration_ms=20, function="a.work")
+        record(tmp_path, f"b{n}", f"b{n // 2}", NEW, start_ms=n * 1_000 + 100, duration_ms=10, function="b.work")
+    record(tmp_path, "c", "c", NEW, start_ms=90_000, duration_ms=10, function="c.work")
+    rows = ask(tmp_path).dicts()
+    found = [(row["variant"], row["previous"]) for row in rows]
+    assert found == [("a0", None), ("a1", "a0"), ("c", "a1"), ("b0", None), ("b1", "b0")]
+
+
+def test_a_version_that_came_back_ran_last(tmp_path: Path) -> None:
+    """It is one row, where it was first seen; its last call is after that of the version between."""
+    for n, variant in enumerate(("aaa", "bbb", "aaa")):
+        record(tmp_path, f"s{n}", variant, OLD, start_ms=n * 1_000, duration_ms=10)
+    first, second = ask(tmp_path).dicts()
+    assert (first["variant"], second["variant"], second["previous"]) == ("aaa", "bbb", "aaa")
+    assert first["last_ns"] > second["last_ns"]
 
 
 def test_a_selection_of_calls(tmp_path: Path) -> None:

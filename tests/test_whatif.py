@@ -167,6 +167,7 @@ def test_answer() -> None:
             "saved_ns": 500 * MS,
             "saved_share": 0.25,
             "saved_ns_per_s": 100 * MS,
+            "observations": 5,
             "own_ns": 1000 * MS,
             "trace_ids": tuple(hex_id(number, 32) for number in (5, 4, 3)),
         }
@@ -275,3 +276,26 @@ def test_both_engines(engines: Engines, nezha: Engines) -> None:
     """DuckDB and ClickHouse give one answer, on odd spans and on those of a real shop."""
     assert_same(engines, whatif)
     assert assert_same(nezha, whatif).rows
+
+
+def test_time_between_sessions_is_not_observed(tmp_path: Path) -> None:
+    """What is saved a second is that of recorded seconds: also of sessions a day apart, and of such at one time."""
+    day_ms = 86_400_000
+    for session, begin_ms in (("one", 0), ("beside", 500), ("next_day", day_ms)):
+        write_journal(tmp_path, session, [span(1, "job", trace=begin_ms + 1, start_ms=begin_ms, duration_ms=1_000)])
+    with SessionReader(tmp_path) as reader:
+        (row,) = whatif(query.DuckDBEngine(reader), faster=(0.5,)).dicts()
+    assert row["saved_ns_per_s"] == pytest.approx(3 * 500 * MS / 2.5)
+
+
+def test_observations_are_runs_that_get_shorter(tmp_path: Path) -> None:
+    """Of four recorded runs, each of which stands for 1,024, one calls what gets faster: one observation."""
+    spans = [span(1, "job", trace=n, start_ms=n * 20, duration_ms=10, trace_state="ot=th:ffc") for n in range(1, 5)]
+    spans.append(span(2, "rare", parent=1, trace=4, start_ms=81, duration_ms=5, trace_state="ot=th:ffc"))
+    write_journal(tmp_path, "s", spans)
+    with SessionReader(tmp_path) as reader:
+        rows = {row["component"]: row for row in whatif(query.DuckDBEngine(reader), faster=(0.5,)).dicts()}
+    assert {name: (row["runs"], row["observations"]) for name, row in rows.items()} == {
+        "job": (4_096, 4),
+        "rare": (4_096, 1),
+    }

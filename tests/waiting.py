@@ -73,8 +73,11 @@ class Node:
             before = [child for child in self.children if child.high <= until and child not in chosen]
             if not before:
                 return chosen
-            # The one that ends last; of several the one that was cut off most, then the first one.
-            last = max(before, key=lambda child: (child.high, child.ended, -child.call.start, -child.call.number))
+            # The one that ends last; of several the one that was cut off most, that began first, that is longer.
+            last = max(
+                before,
+                key=lambda each: (each.high, each.ended, -each.call.start, each.call.duration, -each.call.number),
+            )
             chosen.append(last)
             until = last.low
 

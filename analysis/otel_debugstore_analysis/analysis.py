@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from otel_debugstore.errors import ConfigurationError
+from otel_debugstore.errors import ConfigurationError, QueryError
 from otel_debugstore_analysis.analyses.candidates import candidates
 from otel_debugstore_analysis.analyses.compare import compare
 from otel_debugstore_analysis.analyses.critical_path import critical_path
@@ -30,14 +31,37 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _asked(question: Callable[Concatenate[Engine, P], R]) -> Callable[Concatenate[Analysis, P], R]:
-    """Return a question to an engine as a method that asks the engine of an `Analysis`."""
+def _asked(question: Callable[Concatenate[Engine, P], R], **least: int) -> Callable[Concatenate[Analysis, P], R]:
+    """Return a question to an engine as a method that asks the engine of an `Analysis`.
+
+    Args:
+        question: An analysis.
+        least: The least that its bounds may be, where that is not what `_LEAST` says.
+    """
 
     @functools.wraps(question)
     def method(self: Analysis, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        _check_bounds(kwargs, _LEAST | least)
         return question(self.engine, *args, **kwargs)
 
     return method
+
+
+_LEAST: Final = {
+    "limit": 0,
+    "detailed": 0,
+    "intervals": 1,
+    **dict.fromkeys(("max_calls", "max_groups", "max_sample", "max_segments", "max_spans", "max_traces"), 1),
+}
+"""The least that bounds of analyses may be."""
+
+
+def _check_bounds(arguments: Mapping[str, Any], least: Mapping[str, int]) -> None:
+    for name, value in arguments.items():
+        if name not in least or (name == "limit" and value is None):
+            continue
+        if not isinstance(value, Integral) or value < least[name]:
+            raise QueryError(f"{name} can't be {value!r}; take a whole number, at least {least[name]}.")
 
 
 class Analysis(Closing):
@@ -46,7 +70,7 @@ class Analysis(Closing):
     Args:
         engine: An engine, or the URL of one (`clickhouse://user@host:port/database`); by default sessions are read.
         base_path: Where sessions lie, by default "debug_data".
-        sessions: Which sessions count; by default all of them.
+        sessions: Which sessions count, or which one; by default all of them.
 
     Raises:
         ConfigurationError: An engine and a base path were both given.
@@ -59,22 +83,34 @@ class Analysis(Closing):
         engine: Engine | str | None = None,
         *,
         base_path: str | os.PathLike[str] | None = None,
-        sessions: Sequence[str] = (),
+        sessions: str | Sequence[str] = (),
     ) -> None:
         if engine is not None and base_path is not None:
             raise ConfigurationError("Spans are read from an engine or from a base path; give one of them.")
+        sessions = [sessions] if isinstance(sessions, str) else list(sessions)
         self._opened = contextlib.ExitStack()
-        self.engine: Engine
+        self._engine: Engine | None
         if engine is None:
             path = Path(base_path if base_path is not None else _BASE_PATH)
-            self.engine = DuckDBEngine(self._opened.enter_context(SessionReader(path, list(sessions) or None)))
+            self._engine = DuckDBEngine(self._opened.enter_context(SessionReader(path, sessions or None)))
         elif isinstance(engine, str):
-            self.engine = self._opened.enter_context(connect(engine, sessions))
+            self._engine = self._opened.enter_context(connect(engine, sessions))
         else:
-            self.engine = engine
+            self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        """What is asked.
+
+        Raises:
+            QueryError: It was closed.
+        """
+        if self._engine is None:
+            raise QueryError("The analysis is closed: its sessions are no longer read; make another one.")
+        return self._engine
 
     candidates = _asked(candidates)
-    compare = _asked(compare)
+    compare = _asked(compare, max_traces=0)
     critical_path = _asked(critical_path)
     errors = _asked(errors)
     explain = _asked(explain)
@@ -89,6 +125,7 @@ class Analysis(Closing):
     def close(self) -> None:
         """Let go of the sessions, or of the database; an engine that was given stays open."""
         self._opened.close()
+        self._engine = None
 
 
 _BASE_PATH: Final = "debug_data"

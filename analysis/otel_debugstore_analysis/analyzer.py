@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
-from otel_debugstore import attributes as names
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore_analysis.analyses.compare import Comparison
 from otel_debugstore_analysis.analysis import Analysis
 from otel_debugstore_analysis.closing import Closing
-from otel_debugstore_analysis.query import Selection, Table
+from otel_debugstore_analysis.contexts import with_all_below
+from otel_debugstore_analysis.query import Engine, Selection, Table
+from otel_debugstore_analysis.report import commands
 from otel_debugstore_analysis.report.findings import Findings, find
 from otel_debugstore_analysis.report.html import html_report
 from otel_debugstore_analysis.report.json import json_report
@@ -78,22 +80,34 @@ class DebugAnalyzer(Closing):
 
         Args:
             context_type: The layer (tool, workflow, step, node, function); all by default.
-            context_id: One context; all by default.
+            context_id: One context, as `records` has it, with all that lies below it; all by default.
             context_name: The component; all by default.
             include_variants: Whether versions of the code are compared, and their source is shown.
             max_samples: How many of the slowest records come with what went in and out.
             error_sample_limit: How many of the newest records that failed.
+
+        Raises:
+            ConfigurationError: What was given of a context is no text.
+            QueryError: The analyzer was closed.
         """
+        engine = self._analysis.engine
         self._store.flush()
-        given = {"layer": context_type, names.RECORD_CONTEXT_ID: context_id, "component": context_name}
-        selection = Selection(where={name: value for name, value in given.items() if value is not None})
+        context = {"context_type": context_type, "context_id": context_id, "context_name": context_name}
+        chosen = self._chosen(engine, {name: value for name, value in context.items() if value is not None})
         samples = {
-            "slow_records": self._records(given, "", "duration_ms DESC NULLS LAST", max_samples),
-            "failed_records": self._records(given, _FAILED, "timestamp DESC", error_sample_limit),
+            "slow_records": self._records(chosen, "", "duration_ms DESC NULLS LAST", max_samples),
+            "failed_records": self._records(chosen, _FAILED, "timestamp DESC", error_sample_limit),
         }
         findings = find(
-            self._analysis.engine, selection=selection, variants=include_variants, records=samples, charts=True
+            engine,
+            selection=chosen.selection,
+            variants=include_variants,
+            records=samples,
+            charts=True,
+            scope=commands.of_sessions(self._store.base_path, [self._store.session_id]),
         )
+        if chosen.notes:
+            findings = replace(findings, tables={**findings.tables, "context": Table((), [], 0, chosen.notes)})
         return AnalysisPackage(context_type, context_id, context_name, findings)
 
     def export_to_file(
@@ -156,7 +170,12 @@ class DebugAnalyzer(Closing):
             min_executions: Components that were called less often are left out.
             min_duration_ms: Components whose calls took less on average are left out.
             limit: How many at most.
+
+        Raises:
+            ConfigurationError: `min_duration_ms` is no duration.
         """
+        if not 0 <= min_duration_ms < math.inf:
+            raise ConfigurationError(f"Calls can't take {min_duration_ms!r} ms; take a number, at least 0.")
         self._store.flush()
         return self._analysis.candidates(
             min_executions=min_executions, min_duration_ns=round(min_duration_ms * 1e6), limit=limit
@@ -166,18 +185,39 @@ class DebugAnalyzer(Closing):
         """Let go of the session; the store stays open."""
         self._analysis.close()
 
-    def _records(self, given: Mapping[str, str | None], condition: str, order: str, limit: int) -> Table:
-        """Return records of a context, as the `records` view has them."""
-        chosen = [(column, value) for column, value in zip(_CONTEXT, given.values(), strict=True) if value is not None]
-        where = " AND ".join([*(f"{column} = ?" for column, _ in chosen), *([condition] if condition else [])])
+    def _chosen(self, engine: Engine, context: Mapping[str, str]) -> _Chosen:
+        """Return which spans a context has, of which this is known: values by columns of the `records` view."""
+        for name, value in context.items():
+            if not isinstance(value, str):
+                raise ConfigurationError(f"{name} can't be {value!r}: it is text.")
+        if "context_id" not in context:
+            selection = Selection(where={_FIELDS[name]: value for name, value in context.items()})
+            return _Chosen(selection, [f"{name} = ?" for name in context], list(context.values()), ())
+        where = " AND ".join(f"{name} = ?" for name in context)
+        rows = self._store.query_analytics(f"SELECT id FROM records WHERE {where}", list(context.values()))
+        spans = with_all_below(engine, [row["id"] for row in rows])
+        return _Chosen(spans.selection, ["id IN (SELECT unnest(?))"], [list(spans.record_ids)], spans.notes)
+
+    def _records(self, chosen: _Chosen, condition: str, order: str, limit: int) -> Table:
+        """Return records, as the `records` view has them."""
+        where = " AND ".join([*chosen.conditions, *([condition] if condition else [])])
         sql = (
             f"SELECT {', '.join(_RECORD)} FROM records {f'WHERE {where}' if where else ''} ORDER BY {order}, id LIMIT ?"
         )
-        rows = self._store.query_analytics(sql, [*(value for _, value in chosen), max(limit, 0)])
+        rows = self._store.query_analytics(sql, [*chosen.values, max(limit, 0)])
         return Table(_RECORD, [tuple(row.values()) for row in rows], None)
 
 
-_CONTEXT: Final = ("context_type", "context_id", "context_name")
+class _Chosen(NamedTuple):
+    """Which spans are looked at: as a selection, as conditions on the `records` view, and what is said of them."""
+
+    selection: Selection
+    conditions: list[str]
+    values: list[Any]
+    notes: tuple[str, ...]
+
+
+_FIELDS: Final = {"context_type": "layer", "context_name": "component"}
 _RECORD: Final = (
     *("context_type", "context_id", "context_name", "timestamp", "status", "duration_ms", "memory_mb", "cpu_percent"),
     *("error", "request_data", "response_data", "metadata", "variant_id"),

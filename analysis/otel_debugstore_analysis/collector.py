@@ -24,7 +24,8 @@ class PerformanceCollector(Closing):
         settings: Other fields of `Settings`.
 
     Raises:
-        ConfigurationError: This process records into another session already; there is one a process.
+        ConfigurationError: This process records into another session already: there is one a process, and `close` does
+            not end it.
     """
 
     def __init__(

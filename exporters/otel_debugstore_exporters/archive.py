@@ -173,7 +173,7 @@ def export_parquet(reader: SessionReader, folder: Path) -> None:
         selected = _archived_columns(table)
         if table == "spans":
             source = reader.spans_sql(tuple(schema.TABLES[table]))
-        elif table in schema.FIRST_VERSION_TABLES:
+        elif table in schema.FIRST_VERSION_TABLES or table == "counters":
             source = f"SELECT * FROM {table}"
         else:
             source = " UNION ALL ".join(f"SELECT * FROM {part}.{table}" for part in reader.parts)

@@ -19,6 +19,7 @@ import msgspec
 import nanoarrow as na  # type: ignore[import-untyped]
 
 from otel_debugstore import attributes as names
+from otel_debugstore.layers import LAYERS
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.arrow_columns import StagedRows
 from otel_debugstore_exporters.batch import (
@@ -209,7 +210,7 @@ class Stager:
         count, attributes = len(batch), batch.attributes
         present = set().union(*attributes) & _EXTRACTED
         missing = array("q", [MISSING]) * count
-        layers = _texts_of(attributes, names.LAYER) if names.LAYER in present else {}
+        layers = _layers_of(attributes) if names.LAYER in present else {}
         self._add_sparse("layer", {**batch.layers, **layers} if batch.layers else layers, count, inexact)
         variants = _texts_of(attributes, names.VARIANT) if names.VARIANT in present else {}
         self._add_sparse("variant", variants, count, inexact)
@@ -325,6 +326,11 @@ def _json_lines(attributes: Sequence[Attributes]) -> list[bytes]:
         return []  # there may be integers beyond 64 bits, NaN (null in JSON) or what else needs a look
     split = lines.split(b"\n")[:-1]
     return split if all(attributes) else [b"" if line == b"{}" else line for line in split]
+
+
+def _layers_of(attributes: Sequence[Attributes]) -> dict[int, str]:
+    """The layers that spans name; a foreign span's attribute of that name may hold anything."""
+    return {row: layer for row, some in enumerate(attributes) if (layer := some.get(names.LAYER)) in LAYERS}
 
 
 def _texts_of(attributes: Sequence[Attributes], key: str) -> dict[int, str]:

@@ -8,19 +8,19 @@ readers, and forgets what is held twice.
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import duckdb
 
-from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
+from otel_debugstore.errors import CorruptDataError, DebugStoreError, ForeignFileError, FormatVersionError
 from otel_debugstore.session_id import RESERVED
 from otel_debugstore_exporters import codec, schema
 from otel_debugstore_exporters.archive import remove_unfinished, unfinished_archive
 from otel_debugstore_exporters.archived_drops import drops_of
+from otel_debugstore_exporters.findings import Finding, Repairable, foreign, note, problem, set_aside
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.journal_file import damage, is_begun
 from otel_debugstore_exporters.reader import open_to_read
@@ -36,10 +36,8 @@ from otel_debugstore_exporters.segment import (
     remove_segment,
     without_covered,
 )
-from otel_debugstore_exporters.session import SessionPaths, list_sessions
+from otel_debugstore_exporters.session import SET_ASIDE, SessionPaths, list_sessions, sessions_set_aside
 from otel_debugstore_exporters.state import State
-
-Severity = Literal["note", "problem"]
 
 DROP_REASONS: Final = {
     "queue_full": "the queue was full for 100 ms: raise OTEL_DEBUGSTORE_QUEUE_SIZE",
@@ -51,24 +49,6 @@ DROP_REASONS: Final = {
     "payload": "arguments and results came faster than they were written: OTEL_DEBUGSTORE_CAPTURE keeps fewer",
 }
 _PAYLOAD: Final = "payload"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something to know about a session, or about `state`. A `problem` makes `debugstore doctor` exit with 1."""
-
-    session: str
-    severity: Severity
-    subject: str
-    what: str
-    remedy: str
-    repaired: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Repairable:
-    finding: Finding
-    mend: Callable[[], None] | None = None
 
 
 def examine(base_path: Path, session_ids: Sequence[str] | None = None) -> list[Finding]:
@@ -89,7 +69,7 @@ def repair(base_path: Path, session_ids: Sequence[str] | None = None) -> list[Fi
     return findings
 
 
-def _examine_all(base_path: Path, session_ids: Sequence[str] | None) -> Iterator[_Repairable]:
+def _examine_all(base_path: Path, session_ids: Sequence[str] | None) -> Iterator[Repairable]:
     if session_ids is None:
         yield from _examine_state(base_path)
     for paths in _sessions(base_path, session_ids):
@@ -98,33 +78,36 @@ def _examine_all(base_path: Path, session_ids: Sequence[str] | None) -> Iterator
 
 def _sessions(base_path: Path, session_ids: Sequence[str] | None) -> list[SessionPaths]:
     if session_ids is None:
-        return [SessionPaths(base_path, session_id) for session_id in list_sessions(base_path)]
-    return [SessionPaths(base_path, session_id).require() for session_id in session_ids]
+        there = list_sessions(base_path)
+        gone = [session_id for session_id in sessions_set_aside(base_path) if session_id not in there]
+        return [SessionPaths(base_path, session_id) for session_id in (*there, *gone)]
+    named = [SessionPaths(base_path, session_id) for session_id in session_ids]
+    return [paths if paths.quarantined() else paths.require() for paths in named]
 
 
-def _examine_state(base_path: Path) -> Iterator[_Repairable]:
+def _examine_state(base_path: Path) -> Iterator[Repairable]:
     """Look at the queue, verdicts and pins, which are of no session; findings name the id that none can have."""
     path = State(base_path).path
-    earlier = sorted(base_path.glob(f"{path.name}.corrupt-*"))
+    earlier = sorted(base_path.glob(f"{path.name}{SET_ASIDE}*"))
     what = "the queue, verdicts and pins are in it"
     try:
         if is_begun(path) and (why := damage(path)):
             raise CorruptDataError(why)
         State(base_path).check()
     except FormatVersionError as error:
-        yield _Repairable(Finding(RESERVED, "problem", path.name, "a newer version wrote it", str(error)))
+        yield Repairable(Finding(RESERVED, "problem", path.name, "a newer version wrote it", str(error)))
     except CorruptDataError as error:
         remedy = "restore it from a copy, or `debugstore doctor --repair` sets it aside; the queue is empty then"
         finding = Finding(RESERVED, "problem", path.name, f"can't be read ({error}); {what}", remedy)
-        yield _Repairable(finding, lambda: _set_aside(path))
+        yield Repairable(finding, lambda: set_aside(path))
     except (DebugStoreError, OSError) as error:
-        yield _Repairable(Finding(RESERVED, "problem", path.name, f"{error}; {what}", "then look again"))
+        yield Repairable(Finding(RESERVED, "problem", path.name, f"{error}; {what}", "then look again"))
     for aside in earlier:
-        note = "a state that could not be read was set aside"
-        yield _Repairable(Finding(RESERVED, "note", aside.name, note, "restore a copy of it, or delete it"))
+        what = "a state that could not be read was set aside"
+        yield Repairable(Finding(RESERVED, "note", aside.name, what, "restore a copy of it, or delete it"))
 
 
-def _examine(paths: SessionPaths) -> Iterator[_Repairable]:
+def _examine(paths: SessionPaths) -> Iterator[Repairable]:
     aside = paths.quarantined()
     with contextlib.closing(connect()) as connection:
         segments = []
@@ -139,12 +122,12 @@ def _examine(paths: SessionPaths) -> Iterator[_Repairable]:
         yield from _examine_journal(paths, without_covered(segments))
     for path in aside:
         what = "a file that could not be read was set aside"
-        yield _Repairable(_note(paths, path.name, what, "keep it for analysis, or delete it"))
+        yield Repairable(note(paths, path.name, what, "keep it for analysis, or delete it"))
 
 
 def _examine_segment(
     paths: SessionPaths, path: Path, connection: duckdb.DuckDBPyConnection
-) -> Segment | _Repairable | None:
+) -> Segment | Repairable | None:
     try:
         with attached(connection, path) as name:
             segment = read_sources(connection, name, path)
@@ -153,17 +136,18 @@ def _examine_segment(
     except FileNotFoundError:
         return None
     except FormatVersionError as error:
-        return _Repairable(_problem(paths, path.name, "a newer version wrote it", str(error)))
+        return Repairable(problem(paths, path.name, "a newer version wrote it", str(error)))
+    except ForeignFileError:
+        return foreign(paths, path)
     except (CorruptDataError, duckdb.Error) as error:
-        return _Repairable(
-            _problem(paths, path.name, f"can't be read ({error})", "`debugstore doctor --repair` sets it aside"),
-            lambda: _set_aside(path),
-        )
+        what = f"can't be read ({first_line(error.__cause__ or error)})"
+        finding = problem(paths, path.name, what, "`debugstore doctor --repair` sets it aside")
+        return Repairable(finding, lambda: set_aside(path))
     except DebugStoreError as error:
-        return _Repairable(_problem(paths, path.name, str(error), "then look again"))
+        return Repairable(problem(paths, path.name, str(error), "then look again"))
     if count != segment.span_count:
         what = f"holds {count} spans, says {segment.span_count}"
-        return _Repairable(_problem(paths, path.name, what, "restore the file from a copy"))
+        return Repairable(problem(paths, path.name, what, "restore the file from a copy"))
     return segment
 
 
@@ -175,31 +159,31 @@ def _read_whole(connection: duckdb.DuckDBPyConnection, database: str, table: str
     return found[0] if table == "spans" else 0
 
 
-def _examine_leftovers(paths: SessionPaths, segments: list[Segment]) -> Iterator[_Repairable]:
+def _examine_leftovers(paths: SessionPaths, segments: list[Segment]) -> Iterator[Repairable]:
     for path in paths.abandoned():
         what, remedy = (
             "left by a writer that died; its spans are elsewhere",
             "`debugstore doctor --repair` removes it",
         )
-        yield _Repairable(_note(paths, path.name, what, remedy), lambda path=path: remove_segment(path))  # type: ignore[misc]
+        yield Repairable(note(paths, path.name, what, remedy), lambda path=path: remove_segment(path))  # type: ignore[misc]
     unfinished = unfinished_archive(paths)
     if unfinished.exists():
         what, remedy = (
             "an archive that is being written, or whose writer died",
             "`debugstore doctor --repair` removes it",
         )
-        yield _Repairable(_note(paths, unfinished.name, what, remedy), lambda: remove_unfinished(paths))
+        yield Repairable(note(paths, unfinished.name, what, remedy), lambda: remove_unfinished(paths))
     kept = {segment.path for segment in without_covered(segments)}
     for segment in segments:
         if segment.path not in kept:
             what = "a larger segment holds all of it (counted once)"
-            yield _Repairable(
-                _note(paths, segment.path.name, what, "`debugstore doctor --repair` removes it"),
+            yield Repairable(
+                note(paths, segment.path.name, what, "`debugstore doctor --repair` removes it"),
                 lambda segment=segment: remove_segment(segment.path),  # type: ignore[misc]
             )
 
 
-def _examine_archive(paths: SessionPaths, connection: duckdb.DuckDBPyConnection) -> Iterator[_Repairable]:
+def _examine_archive(paths: SessionPaths, connection: duckdb.DuckDBPyConnection) -> Iterator[Repairable]:
     if not paths.archive.is_dir():
         return
     may_lack = set(schema.TABLES) - set(schema.stored_tables(_archived_version(paths, connection)))
@@ -211,7 +195,7 @@ def _examine_archive(paths: SessionPaths, connection: duckdb.DuckDBPyConnection)
             connection.execute(f"SELECT bit_xor(hash(t)) FROM read_parquet({quoted(path)}) t").fetchall()
         except duckdb.Error as error:
             what = f"{path.name} can't be read ({first_line(error)})"
-            yield _Repairable(_problem(paths, paths.archive.name, what, "restore it from a copy"))
+            yield Repairable(problem(paths, paths.archive.name, what, "restore it from a copy"))
 
 
 def _archived_version(paths: SessionPaths, connection: duckdb.DuckDBPyConnection) -> int:
@@ -223,40 +207,42 @@ def _archived_version(paths: SessionPaths, connection: duckdb.DuckDBPyConnection
     return schema.SEGMENT_VERSION
 
 
-def _examine_journal(paths: SessionPaths, segments: list[Segment]) -> Iterator[_Repairable]:
+def _examine_journal(paths: SessionPaths, segments: list[Segment]) -> Iterator[Repairable]:
     if not is_begun(paths.journal):
         yield from _drops(paths, None)
         return
-    set_aside = "`debugstore doctor --repair` sets it aside; recording begins a new one"
+    remedy = "`debugstore doctor --repair` sets it aside; recording begins a new one"
     try:
         if why := damage(paths.journal):
             raise CorruptDataError(why)
         journal = open_to_read(paths.journal)
     except FormatVersionError as error:
-        yield _Repairable(_problem(paths, paths.journal.name, "a newer version wrote it", str(error)))
+        yield Repairable(problem(paths, paths.journal.name, "a newer version wrote it", str(error)))
+        return
+    except ForeignFileError:
+        yield foreign(paths, paths.journal)
         return
     except CorruptDataError as error:
-        yield _Repairable(
-            _problem(paths, paths.journal.name, f"can't be read ({error})", set_aside),
-            lambda: _set_aside(paths.journal),
-        )
+        what = f"can't be read ({first_line(error.__cause__ or error)})"
+        finding = problem(paths, paths.journal.name, what, remedy)
+        yield Repairable(finding, lambda: set_aside(paths.journal))
         return
     except (DebugStoreError, OSError) as error:
-        yield _Repairable(_problem(paths, paths.journal.name, str(error), "then look again"))
+        yield Repairable(problem(paths, paths.journal.name, str(error), "then look again"))
         return
     with journal:
         yield from _examine_blobs(paths, journal, segments)
         yield from _drops(paths, journal)
 
 
-def _drops(paths: SessionPaths, journal: Journal | None) -> Iterator[_Repairable]:
+def _drops(paths: SessionPaths, journal: Journal | None) -> Iterator[Repairable]:
     for drop in drops_of(journal, paths.archive):
         why = DROP_REASONS.get(drop.reason, "see docs/losses.md")
         lost = "payloads were left out" if drop.reason == _PAYLOAD else f"spans were dropped ({drop.reason})"
-        yield _Repairable(_note(paths, f"process {drop.pid}", f"{drop.count} {lost}", why))
+        yield Repairable(note(paths, f"process {drop.pid}", f"{drop.count} {lost}", why))
 
 
-def _examine_blobs(paths: SessionPaths, journal: Journal, segments: list[Segment]) -> Iterator[_Repairable]:
+def _examine_blobs(paths: SessionPaths, journal: Journal, segments: list[Segment]) -> Iterator[Repairable]:
     sealed = [s for segment in segments for s in segment.sources if s.source_id == journal.journal_id]
     twice = 0
     for sequence, blob in journal.blobs():
@@ -266,14 +252,14 @@ def _examine_blobs(paths: SessionPaths, journal: Journal, segments: list[Segment
         try:
             codec.decode(blob)
         except FormatVersionError as error:
-            yield _Repairable(_problem(paths, f"blob {sequence}", "a newer version wrote it", str(error)))
+            yield Repairable(problem(paths, f"blob {sequence}", "a newer version wrote it", str(error)))
         except CorruptDataError as error:
             remedy = "sealing counts its spans as dropped (corrupt)"
-            yield _Repairable(_problem(paths, f"blob {sequence}", str(error), remedy))
+            yield Repairable(problem(paths, f"blob {sequence}", str(error), remedy))
     if twice:
         what = f"{twice} blobs are in a segment too (counted once)"
-        yield _Repairable(
-            _note(paths, paths.journal.name, what, "the next sealing deletes them"),
+        yield Repairable(
+            note(paths, paths.journal.name, what, "the next sealing deletes them"),
             lambda: _forget(paths, segments),
         )
 
@@ -281,15 +267,3 @@ def _examine_blobs(paths: SessionPaths, journal: Journal, segments: list[Segment
 def _forget(paths: SessionPaths, segments: list[Segment]) -> None:
     with Journal.open(paths.journal) as journal:
         forget_covered(journal, segments)
-
-
-def _set_aside(path: Path) -> None:
-    path.rename(path.with_name(f"{path.name}.corrupt-{time.time_ns()}"))
-
-
-def _problem(paths: SessionPaths, subject: str, what: str, remedy: str) -> Finding:
-    return Finding(paths.session_id, "problem", subject, what, remedy)
-
-
-def _note(paths: SessionPaths, subject: str, what: str, remedy: str) -> Finding:
-    return Finding(paths.session_id, "note", subject, what, remedy)

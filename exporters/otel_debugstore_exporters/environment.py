@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import lmdb
 
-from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
+from otel_debugstore.errors import CorruptDataError, DebugStoreError, ForeignFileError, FormatVersionError
 from otel_debugstore.fork import HeldAcrossForks, keep_for_ever
 from otel_debugstore_exporters.descriptors import OpenFiles, identity, no_standard_descriptors
 from otel_debugstore_exporters.journal_file import (
@@ -176,9 +176,9 @@ class Environment:
     def on_open(self, txn: lmdb.Transaction) -> None:
         """Read from a file what is needed to use it."""
 
-    def not_ours(self) -> CorruptDataError:
+    def not_ours(self) -> ForeignFileError:
         """Return the error of a file that LMDB can read and we did not write."""
-        return CorruptDataError(f"{self.path} is not a {self.noun} of otel-debugstore; {self.instead}.")
+        return ForeignFileError(f"{self.path} is not a {self.noun} of otel-debugstore; {self.instead}.")
 
     @contextlib.contextmanager
     def translated(self, kind: type[DebugStoreError] | None = None) -> Iterator[None]:

@@ -38,7 +38,9 @@ def export_otlp_json_file(batches: Iterable[SpanBatch], path: Path, overwrite: b
         DebugStoreError: It can't be written.
     """
     if path.exists() and not overwrite:
-        raise ConfigurationError(f"{path} is there already; choose another name or allow overwriting.")
+        raise ConfigurationError(
+            f"{path} is there already; choose another name, or allow it (--overwrite, overwrite=True)."
+        )
     try:
         with appearing(path) as file, _compressed(file, path) as out:
             return write_lines(batches, out)

@@ -4,7 +4,8 @@ Loss: what `export` answered with SUCCESS, or what was added before a `commit` t
 the journal. Blobs that the disk refuses are kept in memory, up to 16 MiB, and tried again with every
 commit; beyond that the oldest are dropped and counted ("disk"). Spans that can't be encoded are dropped
 one by one and counted ("unencodable"). Counts are written to the journal with the next commit that
-succeeds. Trouble is logged, one line for each kind, and never raised.
+succeeds. With the last one, of a process that ends, what the disk refuses is counted first, and then written
+blob by blob as far as there is room. Trouble is logged, one line for each kind, and never raised.
 What goes into the store beside spans (`outbox`) goes the same way: payloads and code never later than the
 spans that name them, counts of calls with the commit, and never dropped. Payloads for which there is no room,
 in the outbox or here, are counted ("payload"). Secrets are masked, in the thread that writes, before anything
@@ -25,10 +26,10 @@ import os
 import resource  # noqa: F401
 import threading
 import uuid  # noqa: F401
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import lmdb  # noqa: F401
 import msgpack  # noqa: F401
@@ -39,12 +40,14 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from otel_debugstore.active_session import activate_session
 from otel_debugstore.clock import Clock
 from otel_debugstore.config import Settings
+from otel_debugstore.errors import DebugStoreError
 from otel_debugstore.experiments.keeper import KEEPER
 from otel_debugstore.fork import reset_after_fork
 from otel_debugstore.loading import loading
 from otel_debugstore.log import warn_once
 from otel_debugstore.outbox import OUTBOX, Code, Payload
 from otel_debugstore_exporters.beside import WaitingCounts, take_beside
+from otel_debugstore_exporters.pending import PAYLOAD, Blob, PendingBlobs
 from otel_debugstore_exporters.session import SessionPaths
 
 if TYPE_CHECKING:
@@ -52,22 +55,13 @@ if TYPE_CHECKING:
     from otel_debugstore_exporters.encoder import Encoder
     from otel_debugstore_exporters.journal import Journal
 
-DISK: Final = "disk"
 UNENCODABLE: Final = "unencodable"
-PAYLOAD: Final = "payload"
-MAX_PENDING_BYTES: Final = 16 << 20
 
 _REOPEN_SECONDS: Final = 5.0
 _SYNC_SECONDS: Final = 5.0
 _LOCK_SECONDS: Final = 0.1
-
-
-class _Blob(NamedTuple):
-    """An encoded batch, and what is lost with it."""
-
-    data: bytes
-    span_count: int = 0
-    payload_count: int = 0
+_LAST_SECONDS: Final = 1.0
+"""So long the last commit tries to write single blobs that a disk refuses together."""
 
 
 class LmdbSpanExporter(SpanExporter):
@@ -94,10 +88,8 @@ class LmdbSpanExporter(SpanExporter):
         """Start over with nothing pending; the session stays."""
         self._next_open = 0.0  # the parent may have been opening the journal just now
         self._lock = threading.Lock()  # guards the journal and what is taken off `_pending`
-        self._pending: deque[_Blob] = deque()  # oldest first
+        self._pending = PendingBlobs()
         self._counts = WaitingCounts()
-        self._added_bytes = 0  # changed by who adds: what was ever added, less what was shed
-        self._written_bytes = 0  # changed under the lock
         self._drops: Counter[str] = Counter()  # all ever; changed by who adds or counts
         self._written_drops: Counter[str] = Counter()  # changed under the lock
 
@@ -125,7 +117,7 @@ class LmdbSpanExporter(SpanExporter):
             self.activate(_service_name(spans[0]))
         self._add_beside()
         try:
-            blob = _Blob(_encoder().spans(spans), span_count=len(spans))
+            blob = Blob(_encoder().spans(spans), span_count=len(spans))
         except Exception as error:  # noqa: BLE001  # whatever a value's own methods may raise
             self._add_one_by_one(spans, error)
         else:
@@ -144,9 +136,9 @@ class LmdbSpanExporter(SpanExporter):
         return self._commit(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """Write what is pending and close the journal; a later commit opens it again."""
+        """Write what is pending, or count it, and close the journal; a later commit opens it again."""
         self._next_open = self._next_sync = 0.0
-        self._commit(_LOCK_SECONDS)
+        self._commit(_LOCK_SECONDS, is_last=True)
         if self._lock.acquire(timeout=_LOCK_SECONDS):
             journal, self._journal = self._journal, None
             try:
@@ -188,7 +180,7 @@ class LmdbSpanExporter(SpanExporter):
             return
         for batch in encoder.contents(payloads, code):
             try:
-                self._add_blob(_Blob(encoder.blob(batch), payload_count=len(batch.payloads)))
+                self._add_blob(Blob(encoder.blob(batch), payload_count=len(batch.payloads)))
             except Exception as error:  # noqa: BLE001
                 self._lose_payloads(len(batch.payloads), error)
 
@@ -196,13 +188,15 @@ class LmdbSpanExporter(SpanExporter):
         self._drops[PAYLOAD] += count
         warn_once(PAYLOAD, f"A payload can't be encoded ({_describe(error)}); such ones are counted.")
 
-    def _add_blob(self, blob: _Blob) -> None:
-        size = len(blob.data)
-        self._added_bytes += size  # no call between load and store, where threads may switch
-        self._pending.append(blob)
-        self._shed()
+    def _add_blob(self, blob: Blob) -> None:
+        for shed in self._pending.add(blob):
+            self._count(shed.losses())
 
-    def _commit(self, seconds: float) -> bool:
+    def _count(self, losses: Mapping[str, int]) -> None:
+        for reason, count in losses.items():
+            self._drops[reason] += count  # no call between load and store, where threads may switch
+
+    def _commit(self, seconds: float, is_last: bool = False) -> bool:
         self._add_beside()
         KEEPER.exchange()
         if self._is_settled():
@@ -210,7 +204,12 @@ class LmdbSpanExporter(SpanExporter):
         if not self._lock.acquire(timeout=seconds):
             return False
         try:
-            self._write(self._opened())
+            try:
+                self._write(self._opened())
+            except Exception:
+                if is_last and self._journal is not None:
+                    self._write_what_fits(self._journal)
+                raise
         except Exception as error:  # noqa: BLE001  # disk, journal or LMDB; the program must not notice
             self._report(error)
             return False
@@ -240,7 +239,7 @@ class LmdbSpanExporter(SpanExporter):
     def _write(self, journal: Journal) -> None:
         counted = Counter(dict(self._drops))  # `dict` copies at once, whatever other threads count
         drops = counted - self._written_drops
-        taken = self._take()
+        taken = self._pending.take()
         counts = self._counts.pending()
         try:
             blobs = [blob.data for blob in taken]
@@ -249,45 +248,56 @@ class LmdbSpanExporter(SpanExporter):
             if blobs or drops:
                 journal.append(blobs, drops)
         except BaseException:
-            self._pending.extendleft(reversed(taken))
+            self._pending.put_back(taken)
             raise
         self._is_unsynced = self.settings.durability == "interval"
         self._counts.forget()
-        self._written_bytes += sum([len(blob.data) for blob in taken])
+        self._pending.settle(taken)
         self._written_drops = counted
         if self._is_unsynced and Clock.monotonic() >= self._next_sync:
             self._sync(journal)
 
-    def _take(self) -> list[_Blob]:
-        """Take what is pending now; its oldest may be shed at the same time."""
-        taken = []
-        with contextlib.suppress(IndexError):
-            for _ in range(len(self._pending)):
-                taken.append(self._pending.popleft())
-        return taken
+    def _write_what_fits(self, journal: Journal) -> None:
+        """Count all that waits as lost, and take that back with each blob for which there is room."""
+        taken = self._pending.take()
+        lost = Counter[str]()
+        for blob in taken:
+            lost.update(blob.losses())
+        counted = Counter(dict(self._drops))
+        counted.update(lost)
+        try:
+            journal.append([], counted - self._written_drops)
+        except BaseException:
+            self._pending.put_back(taken)
+            raise
+        self._written_drops = counted
+        self._pending.settle(taken)
+        try:
+            deadline = Clock.monotonic() + _LAST_SECONDS
+            for blob in taken:
+                if Clock.monotonic() >= deadline:
+                    break
+                with contextlib.suppress(DebugStoreError):
+                    journal.append([blob.data], {reason: -count for reason, count in blob.losses().items()})
+                    lost.subtract(blob.losses())
+                    self._written_drops.subtract(blob.losses())
+        finally:
+            self._count(lost)
+        if counts := self._counts.pending():
+            journal.append([_encoder().counts(counts)])
+            self._counts.forget()
 
     def _sync(self, journal: Journal) -> None:
         journal.sync()
         self._is_unsynced = False
         self._next_sync = Clock.monotonic() + _SYNC_SECONDS
 
-    def _shed(self) -> None:
-        """Drop the oldest pending blobs beyond the bound, except for those that are being written."""
-        while self._added_bytes - self._written_bytes > MAX_PENDING_BYTES and len(self._pending) > 1:
-            try:
-                blob = self._pending.popleft()
-            except IndexError:  # just taken to be written
-                return
-            size = len(blob.data)
-            self._added_bytes -= size
-            self._drops[DISK] += blob.span_count
-            self._drops[PAYLOAD] += blob.payload_count
-
     def _report(self, error: Exception) -> None:
         if not isinstance(error, _NotYetError):
             warn_once(
                 "journal",
-                f"{_describe(error)} Spans wait in memory, up to 16 MiB; more are dropped and counted.",
+                f"{_describe(error)} Spans wait in memory, up to 16 MiB; those beyond, and those that still wait at "
+                "the end, are dropped, and counted if that can be written.",
             )
 
 

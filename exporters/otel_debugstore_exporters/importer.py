@@ -10,7 +10,6 @@ reported, the rest goes in. Memory is bounded by the largest unit.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -25,13 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-import duckdb
-
-from otel_debugstore.errors import DebugStoreError, MalformedInputError
+from otel_debugstore.errors import MalformedInputError
 from otel_debugstore_exporters.batch import SpanBatch
 from otel_debugstore_exporters.formats import check_format, decode, open_input
+from otel_debugstore_exporters.imported import imported_sha256s, locked, written
 from otel_debugstore_exporters.layer_mapping import assign_layers
-from otel_debugstore_exporters.segment import SegmentWriter, Source, first_line, imported_sha256s
+from otel_debugstore_exporters.segment import SegmentWriter, Source
 from otel_debugstore_exporters.session import SessionPaths
 
 STDIN: Final = "-"
@@ -203,11 +201,11 @@ def _import(
     with _readable(file.name), file.open() as raw:
         before = os.fstat(raw.fileno())
         report = FileReport(file.name, sha256=_sha256(raw))
-        with _lock(paths, report.sha256):
+        with locked(paths, report.sha256):
             if not again and report.sha256 in imported_sha256s(paths):
                 report.skipped = True
                 return report
-            with _written(paths), SegmentWriter(paths, compact=True) as writer:
+            with written(paths), SegmentWriter(paths, compact=True) as writer:
                 raw.seek(0)
                 for batch in _batches(raw, format, report, _Meter(progress, raw, before.st_size)):
                     writer.add(assign_layers(batch))
@@ -269,53 +267,3 @@ def _sha256(raw: io.FileIO) -> str:
 
 def _changed(before: os.stat_result, after: os.stat_result) -> bool:
     return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
-
-
-@contextlib.contextmanager
-def _written(paths: SessionPaths) -> Iterator[None]:
-    try:
-        yield
-    except (duckdb.Error, OSError) as error:
-        raise DebugStoreError(
-            f"Session {paths.session_id!r} below {paths.base_path} can't be written "
-            f"({first_line(error)}); free space or fix access, then import again."
-        ) from error
-
-
-@contextlib.contextmanager
-def _lock(paths: SessionPaths, sha256: str) -> Iterator[None]:
-    """Hold the lock of one file's import into one session, waiting for whoever has it.
-
-    The lock file lies beside the session and not in it, so that an import that fails leaves no session
-    behind. Its holder unlinks it; who finds that the file it locked is no longer the one there tries again.
-    """
-    with _written(paths):
-        paths.base_path.mkdir(parents=True, exist_ok=True)
-        path = paths.base_path / f".{paths.session_id}+import-{sha256[:16]}.lock"
-        descriptor = _locked(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _locked(path: Path) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_at(path, descriptor):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(there, os.fstat(descriptor))

@@ -75,8 +75,9 @@ def _refuse_another(recorded: SessionPaths, session_id: str | None, base_path: P
     if wanted != recorded:
         raise ConfigurationError(
             f"Session {wanted.session_id!r} below {wanted.base_path} can't be recorded: this process records into "
-            f"{recorded.session_id!r} below {recorded.base_path} already. Call configure() once, before other "
-            "set-up, or set OTEL_DEBUGSTORE_SESSION and OTEL_DEBUGSTORE_PATH."
+            f"{recorded.session_id!r} below {recorded.base_path} already, and into one only, until it ends. Give "
+            f"{recorded.session_id!r} or no session_id here, or run this part in a process of its own; where it is the "
+            "right one, call configure() before other set-up, or set OTEL_DEBUGSTORE_SESSION and OTEL_DEBUGSTORE_PATH."
         )
 
 

@@ -118,6 +118,10 @@ class Journal:
     def append(self, blobs: Sequence[bytes], drops: Mapping[str, int] | None = None) -> None:
         """Write blobs, and add to this process's drop counters, in one transaction.
 
+        Args:
+            blobs: In their order.
+            drops: How many more were dropped, by reason; less than 0 takes back what was counted.
+
         Raises:
             JournalWriteError: The disk refused; nothing was written.
         """
@@ -318,7 +322,10 @@ class _Environment(Environment):
             key = f"{os.getpid()}:{_PROCESS_STARTED_NS}:{reason}".encode()[:500]
             old = txn.get(key, db=self.drops)
             before, first, _ = _DROP.unpack(old) if old else (0, now, now)
-            txn.put(key, _DROP.pack(before + count, first, now), db=self.drops)
+            if before + count:
+                txn.put(key, _DROP.pack(before + count, first, now), db=self.drops)
+            else:
+                txn.delete(key, db=self.drops)
 
 
 def _span_count(blob: bytes | memoryview) -> int:

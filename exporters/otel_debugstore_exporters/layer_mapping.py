@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from otel_debugstore import attributes as names
+from otel_debugstore.layers import LAYERS
 from otel_debugstore.recording_settings import recording_settings
 from otel_debugstore_exporters.batch import SpanBatch
 
@@ -68,14 +69,14 @@ class LayerMapping:
         self._keys: Final = frozenset(key for key, _ in self._tables)
 
     def layers(self, batch: SpanBatch) -> dict[int, str]:
-        """Return by row the layers of spans that name none themselves."""
+        """Return by row the layers of spans that name none of `LAYERS` themselves."""
         present = self._keys & set().union(*batch.attributes)
         if not present:
             return {}
         tables = [(key, values) for key, values in self._tables if key in present]
         found = {}
         for row, some in enumerate(batch.attributes):
-            if names.LAYER in some:
+            if some.get(names.LAYER) in LAYERS:
                 continue
             for key, values in tables:
                 if key in some and (layer := values.get(_text(some[key])) or values.get(ANY_VALUE)):

@@ -15,7 +15,7 @@ import contextlib
 import os
 import resource
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ from otel_debugstore_exporters.arrow import Stager
 from otel_debugstore_exporters.batch import SpanRecord
 from otel_debugstore_exporters.journal import Drop, Journal
 from otel_debugstore_exporters.journal_file import is_begun
+from otel_debugstore_exporters.query_result import QueryResult, fetched, query_errors
 from otel_debugstore_exporters.rows import ROW_COLUMNS, SharedRows
 from otel_debugstore_exporters.segment import (
     Segment,
@@ -46,7 +47,7 @@ from otel_debugstore_exporters.segment import (
 )
 from otel_debugstore_exporters.session import SEGMENT_SUFFIX, Listing, SessionPaths, list_segments, list_sessions
 from otel_debugstore_exporters.side_tables import BY_CONTENT
-from otel_debugstore_exporters.untrusted_sql import require_select
+from otel_debugstore_exporters.untrusted_sql import execute, require_select
 
 _TAIL: Final = "tail"
 _STAGED_SPANS: Final = 65_536
@@ -86,16 +87,6 @@ class _Session:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class QueryResult:
-    """Rows of a query, with the names and DuckDB types of their columns."""
-
-    columns: tuple[str, ...]
-    types: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-    truncated: bool = False
-
-
 class SessionReader:
     """A view over sessions below a base path; see the module's first lines.
 
@@ -104,6 +95,8 @@ class SessionReader:
         session_ids: Which; all that are there when it is None (also those that begin later).
         memory_limit: DuckDB's, such as "2GB"; by default 80 % of the machine's.
         threads: DuckDB's; by default one a core.
+        on_unreadable: Called with a session that can't be read, and why, which is left out from then on. By
+            default the first one is raised.
 
     Raises:
         SessionNotFoundError: One of `session_ids` is not there.
@@ -116,18 +109,18 @@ class SessionReader:
         *,
         memory_limit: str | None = None,
         threads: int | None = None,
+        on_unreadable: Callable[[str, Exception], None] | None = None,
     ) -> None:
         self._base_path = base_path
         self._all = session_ids is None
+        self._on_unreadable = on_unreadable
+        self._unreadable: set[str] = set()
         self._connection = connect(memory_limit, threads)
         self._sessions = {s: _Session(SessionPaths(base_path, s).require()) for s in session_ids or ()}
         self._names = 0
         self._is_stale = True  # the views do not show yet what was read
         self._locked = False
-        self.parts: list[str] = []
-        self.corrected: list[str] = []
-        self._old: frozenset[str] = frozenset()  # parts of the first version
-        self._texts: frozenset[str] = frozenset()  # parts that hold attributes as text
+        self._parts: list[views.Part] = []
         self._pending: dict[str, str] = {}  # views that show other parts still, and their SQL
         self._create_tail()
 
@@ -143,6 +136,11 @@ class SessionReader:
     def session_ids(self) -> list[str]:
         """The sessions read from."""
         return list(self._sessions)
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of the databases that the views show, as of the last refresh."""
+        return [part.name for part in self._parts]
 
     @property
     def has_one_session(self) -> bool:
@@ -171,17 +169,19 @@ class SessionReader:
             raise QueryError("This reader is locked for a query by a user; open another one.")
         if self._all:
             for session_id in list_sessions(self._base_path):
-                if session_id not in self._sessions:
+                if session_id not in self._sessions and session_id not in self._unreadable:
                     self._sessions[session_id] = _Session(SessionPaths(self._base_path, session_id))
         self._allow_files(0)
         with _translated(self._base_path):
             while True:
-                for session in self._sessions.values():
-                    self._read_tail(session)
-                listings = list_segments(self._base_path, self._sessions)
-                for session_id, session in self._sessions.items():
-                    if listings[session_id] != session.listing:
-                        self._attach_segments(session, listings[session_id])
+                for session in list(self._sessions.values()):
+                    with self._left_out_if_unreadable(session):
+                        self._read_tail(session)
+                for session_id, listing in list_segments(self._base_path, self._sessions).items():
+                    session = self._sessions[session_id]
+                    if listing != session.listing:
+                        with self._left_out_if_unreadable(session):
+                            self._attach_segments(session, listing)
                 sealed = [s for s in self._sessions.values() if any(map(s.is_sealed, s.tail_sequences))]
                 if not sealed:
                     break
@@ -202,7 +202,8 @@ class SessionReader:
             QueryError: DuckDB refused it.
         """
         self.refresh()
-        return self._run(sql, parameters, limit)
+        with query_errors():
+            return fetched(self.connection.execute(sql, parameters or None), limit)
 
     def query_untrusted(self, sql: str, limit: int | None = None, timeout_seconds: float = 60.0) -> QueryResult:
         """Refresh, shut files and network, run one SELECT of somebody's, and return its rows.
@@ -224,13 +225,15 @@ class SessionReader:
         timer.start()
         self._connection.execute("BEGIN TRANSACTION READ ONLY")  # a SELECT can delete, by a common table expression
         try:
-            return self._run(sql, (), limit)
+            with query_errors():
+                return fetched(execute(self._connection, sql), limit)
         except duckdb.InterruptException as error:
             raise QueryError(
                 f"The query took longer than {timeout_seconds:g} s and was stopped; narrow it down."
             ) from error
         finally:
             timer.cancel()
+            timer.join()
             self._connection.execute("ROLLBACK")
 
     def spans_sql(
@@ -239,15 +242,15 @@ class SessionReader:
         attributes: Mapping[str, tuple[str, str]] | None = None,
     ) -> str:
         """Return the SQL of the span table as of the last refresh; see `views.spans`."""
-        return views.spans(self.parts, self.corrected, attributes, columns, self._texts)
+        return views.spans(self._parts, attributes, columns)
 
     def table(self, table: str) -> str:
         """Return the name of a table, or of the view over all parts, as of the last refresh.
 
         A table of one part by itself: DuckDB takes half a millisecond less to plan than for a view of it.
         """
-        if len(self.parts) == 1 and not (table in schema.FIRST_VERSION_TABLES and self._old):
-            return f"{self.parts[0]}.{table}"
+        if len(self._parts) == 1 and self._parts[0].has_as_is(table):
+            return self._parts[0].place(table)
         self._create(table)
         return table
 
@@ -293,29 +296,31 @@ class SessionReader:
                 session.journal = None
         self._connection.close()
 
-    def _run(self, sql: str, parameters: Any, limit: int | None) -> QueryResult:
+    @contextlib.contextmanager
+    def _left_out_if_unreadable(self, session: _Session) -> Iterator[None]:
+        """Leave a session out if the block can't read it and somebody is there to be told."""
         try:
-            cursor = self.connection.execute(sql, parameters or None)
-            if cursor is None:  # there is nothing in the text
-                return QueryResult((), (), [])
-            described = cursor.description or []
-            rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit + 1)
-        except duckdb.InterruptException:
-            raise
-        # Besides its own errors, DuckDB's client raises these for text and values that Python can't hold.
-        except (duckdb.Error, RuntimeError, ValueError, OverflowError) as error:
-            raise QueryError(f"The query failed: {first_line(error)}") from error
-        names = tuple(str(column[0]) for column in described)
-        kinds = tuple(str(column[1]) for column in described)
-        if limit is not None and len(rows) > limit:
-            return QueryResult(names, kinds, rows[:limit], truncated=True)
-        return QueryResult(names, kinds, rows)
+            with _translated(self._base_path):
+                yield
+        except (DebugStoreError, OSError) as error:
+            if self._on_unreadable is None:
+                raise
+            session_id = session.paths.session_id
+            for name in list(session.attached):
+                self._detach(session, name)
+            self._forget_tail(session)
+            if session.journal is not None:
+                session.journal.close()
+            del self._sessions[session_id]
+            self._unreadable.add(session_id)
+            self._on_unreadable(session_id, error)
 
     def _create_tail(self) -> None:
         self._connection.execute(f"ATTACH ':memory:' AS {_TAIL}")
         schema.create_tables(self._connection, _TAIL)
         self._connection.execute(f"CREATE TABLE {views.SELF_OVERRIDES} (part INTEGER, key BIGINT, self_ns BIGINT)")
-        self._pending = views.definitions([_TAIL]) | views.OVER_VIEWS  # while there is one part, that is quickly done
+        # Those over views are made once, while there is one part to look at, and hold for whatever comes.
+        self._pending = views.definitions([views.Part(_TAIL)]) | views.OVER_VIEWS
         self._create(*list(self._pending))
 
     def _read_tail(self, session: _Session) -> None:
@@ -449,18 +454,19 @@ class SessionReader:
                 load_archived(self._connection, archive, table, name)
 
     def _create_views(self) -> None:
-        attached = {name: segment for session in self._sessions.values() for name, segment in session.attached.items()}
-        sealed = list(attached)
-        self._old = frozenset(name for name, s in attached.items() if s.version == schema.FIRST_VERSION)
-        self._texts = frozenset(name for name, s in attached.items() if s.holds_text)
+        sealed = [
+            _part(name, segment, session.paths.session_id)
+            for session in self._sessions.values()
+            for name, segment in session.attached.items()
+        ]
         tail_is_empty = not any(session.tail_sequences for session in self._sessions.values())
-        self.parts = sealed if sealed and tail_is_empty else [*sealed, _TAIL]
-        if _TAIL in self.parts:
+        self._parts = sealed if sealed and tail_is_empty else [*sealed, views.Part(_TAIL)]
+        if self._parts[-1].name == _TAIL:
             for table in schema.FIRST_VERSION_TABLES:
                 self._connection.execute(f"DELETE FROM {_TAIL}.{table}")
             schema.derive(self._connection, _TAIL)
         self._correct_self_times()
-        self._pending = views.definitions(self.parts, self.corrected, self._old)
+        self._pending = views.definitions(self._parts)
 
     def _create(self, *names: str) -> None:
         """Create views that were not since the parts changed: over 300 of these, all of them take a second."""
@@ -472,8 +478,7 @@ class SessionReader:
     def _correct_self_times(self) -> None:
         """Recompute the self times of spans whose trace lies in several parts."""
         self._connection.execute(f"DELETE FROM {views.SELF_OVERRIDES}")
-        self.corrected = []
-        if len(self.parts) < 2:
+        if len(self._parts) < 2:
             return
         traces = " UNION ALL ".join(f"SELECT trace_id FROM {part}.traces" for part in self.parts)
         self._connection.execute(
@@ -493,8 +498,12 @@ class SessionReader:
             f"INSERT INTO {views.SELF_OVERRIDES} SELECT key // 1000000000000, key % 1000000000000, self_ns "
             f"FROM ({schema.self_times('shared_edge')})"
         )
-        numbers = self._connection.execute(f"SELECT DISTINCT part FROM {views.SELF_OVERRIDES}").fetchall()
-        self.corrected = [self.parts[number] for (number,) in numbers]
+        for (number,) in self._connection.execute(f"SELECT DISTINCT part FROM {views.SELF_OVERRIDES}").fetchall():
+            self._parts[number] = self._parts[number]._replace(is_corrected=True)
+
+
+def _part(name: str, segment: Segment, session_id: str) -> views.Part:
+    return views.Part(name, segment.version, None if segment.session == session_id else session_id)
 
 
 def load_archived(connection: duckdb.DuckDBPyConnection, archive: Path, table: str, database: str) -> None:

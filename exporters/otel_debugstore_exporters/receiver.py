@@ -104,11 +104,13 @@ def make_app(writer: BatchWriter, *, limits: Limits | None = None, check_hosts: 
         ) from error
 
     receiver = _Receiver(writer, limits or Limits(), check_hosts)
-    return Starlette(
+    app = Starlette(
         routes=[Route("/v1/traces", receiver.traces, methods=["POST"])],
         exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]  # of this exception only
         lifespan=lambda _: receiver.running(),
     )
+    app.router.redirect_slashes = False  # an exporter follows no redirect; 404 tells what is wrong
+    return app
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

@@ -222,7 +222,12 @@ def holds_text(connection: duckdb.DuckDBPyConnection, database: str) -> bool:
 
 
 def copy_spans(
-    connection: duckdb.DuckDBPyConnection, database: str, as_text: bool, sources: Sequence[str], where: str
+    connection: duckdb.DuckDBPyConnection,
+    database: str,
+    as_text: bool,
+    sources: Sequence[str],
+    session: str,
+    where: str,
 ) -> str:
     """Return the SQL that takes spans of other databases into one.
 
@@ -231,16 +236,18 @@ def copy_spans(
         database: Where they go.
         as_text: Whether attributes of spans are stored as text there.
         sources: The names of the databases they are in.
+        session: The session they belong to.
         where: Which spans.
     """
-    kept = ", ".join(column for column in SPAN_COLUMNS if column != "attributes")
+    kept = ", ".join(column for column in SPAN_COLUMNS if column not in ("attributes", "session"))
     selects = []
     for source in sources:
         table, attributes = "spans", "attributes::JSON::VARCHAR" if as_text else "attributes"
         if as_text and holds_text(connection, source):
             table, attributes = TEXT_SPANS, ATTRIBUTES_TEXT
-        selects.append(f"SELECT {kept}, {attributes} FROM {source}.{table} WHERE {where}")
-    into = f"{TEXT_SPANS} ({kept}, {ATTRIBUTES_TEXT})" if as_text else f"spans ({kept}, attributes)"
+        selects.append(f"SELECT {kept}, '{session}', {attributes} FROM {source}.{table} WHERE {where}")
+    table, attributes = (TEXT_SPANS, ATTRIBUTES_TEXT) if as_text else ("spans", "attributes")
+    into = f"{table} ({kept}, session, {attributes})"
     return f"INSERT INTO {database}.{into} {' UNION ALL '.join(selects)}"
 
 

@@ -1,7 +1,9 @@
 """`Sealer`: what the process of a session that is elected does inside the observed program; `sync` says when.
 
 DuckDB is imported when there is something to seal, and gets little memory and one thread. What is begun can be
-interrupted at any time, and leaves everything as it was.
+interrupted at any time, and leaves everything as it was. But an import can't be, and may take seconds where others
+need the processor; so there is no connection while something is imported: DuckDB's binding writes to standard error if
+one outlives the interpreter.
 """
 
 from __future__ import annotations
@@ -95,9 +97,9 @@ class Sealer:
         if len(listing) < _SMALL_SEGMENTS or listing == self._looked_at:
             return
 
-        def merge(connection: duckdb.DuckDBPyConnection) -> None:
-            from otel_debugstore_exporters.merging import merge_small
+        from otel_debugstore_exporters.merging import merge_small
 
+        def merge(connection: duckdb.DuckDBPyConnection) -> None:
             with self._paths.lock("merge") as mine:
                 if mine and merge_small(self._paths, connection, _SMALL_SEGMENTS) is None:
                     self._looked_at = listing
@@ -109,11 +111,10 @@ class Sealer:
         settings = self._settings
         if settings.retention_age_seconds is None and settings.retention_size_bytes is None:
             return
+        from otel_debugstore_exporters.retention import apply_retention
         from otel_debugstore_exporters.state import State
 
         def remove(connection: duckdb.DuckDBPyConnection | None) -> None:
-            from otel_debugstore_exporters.retention import apply_retention
-
             apply_retention(
                 self._paths.base_path,
                 age_seconds=settings.retention_age_seconds,
@@ -141,9 +142,9 @@ class Sealer:
         self._paths.seal_request.unlink(missing_ok=True)
 
     def _seal(self, journal: Journal) -> None:
-        def seal_once(connection: duckdb.DuckDBPyConnection) -> None:
-            from otel_debugstore_exporters import seal, segment
+        from otel_debugstore_exporters import seal, segment
 
+        def seal_once(connection: duckdb.DuckDBPyConnection) -> None:
             seal.forget_covered(journal, segment.current_segments(connection, self._paths))
             seal.seal_once(self._paths, journal, self._settings.segment_spans, connection, self._is_cancelled)
 
@@ -158,6 +159,8 @@ class Sealer:
         self._before_duckdb()
         _give_back_memory()  # so that the peak of recording and that of sealing do not add up
         for limit in _MEMORY_LIMITS:
+            if self._is_cancelled():
+                return
             try:
                 with contextlib.closing(segment.connect(limit, threads=1)) as connection:
                     self._connection = connection

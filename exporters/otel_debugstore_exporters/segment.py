@@ -19,7 +19,7 @@ from typing import Final
 
 import duckdb
 
-from otel_debugstore.errors import CorruptDataError, DebugStoreError, FormatVersionError
+from otel_debugstore.errors import CorruptDataError, DebugStoreError, ForeignFileError, FormatVersionError
 from otel_debugstore_exporters import schema
 from otel_debugstore_exporters.arrow import Stager, resource_row, scope_row
 from otel_debugstore_exporters.batch import Resource, Scope, SpanBatch
@@ -63,11 +63,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A published segment and what it holds."""
+    """A published segment and what it holds; `session` is the one that its rows name."""
 
     path: Path
     sources: tuple[Source, ...]
     version: int = schema.VARIANT_VERSION
+    session: str | None = None
 
     @property
     def span_count(self) -> int:
@@ -215,13 +216,15 @@ class SegmentWriter:
         self._add_others(database, conditions)
 
     def _add_spans(self, databases: Sequence[str], condition: str = "true") -> None:
+        session = self._paths.session_id  # whatever the rows say: the session may have another name by now
         self._connection.execute(
-            schema.copy_spans(self._connection, self._database, self._as_text, databases, condition)
+            schema.copy_spans(self._connection, self._database, self._as_text, databases, session, condition)
         )
 
     def _add_others(self, database: str, conditions: Mapping[str, str]) -> None:
         self._connection.execute(
-            f"INSERT INTO {self._database}.counters SELECT * FROM {database}.counters "
+            f"INSERT INTO {self._database}.counters "
+            f"SELECT * REPLACE ({quoted(self._paths.session_id)} AS session) FROM {database}.counters "
             f"WHERE {conditions.get('counters', 'true')}"
         )
         for table, key in (("resources", "resource_id"), ("scopes", "scope_id"), *BY_CONTENT.items()):
@@ -262,7 +265,7 @@ class SegmentWriter:
         self._connection.execute(f"DETACH {self._database}")
         self._attached = False
         sync_path(self._temporary)
-        return Segment(self._name(path), sources, self._version)
+        return Segment(self._name(path), sources, self._version, self._paths.session_id)
 
     def complete_tables(self) -> str:
         """Bring everything that was taken into the tables, derived ones too, and return their database's name."""
@@ -397,16 +400,16 @@ def read_sources(connection: duckdb.DuckDBPyConnection, database: str, path: Pat
 
     Raises:
         FormatVersionError: A newer version wrote it.
-        CorruptDataError: It is a DuckDB file, but not a segment.
+        ForeignFileError: It is a DuckDB file, but not a segment.
     """
     try:
         with reading(path):
             rows = connection.execute(
-                "SELECT version, source_id, first_seq, last_seq, sha256, source_name, span_count "
+                "SELECT version, session, source_id, first_seq, last_seq, sha256, source_name, span_count "
                 f"FROM {database}.segment"
             ).fetchall()
     except (duckdb.CatalogException, duckdb.BinderException) as error:
-        raise CorruptDataError(
+        raise ForeignFileError(
             f"{path} is not a segment of otel-debugstore ({first_line(error)}); move it elsewhere."
         ) from error
     newest = max((row[0] for row in rows), default=schema.VARIANT_VERSION)
@@ -415,7 +418,7 @@ def read_sources(connection: duckdb.DuckDBPyConnection, database: str, path: Pat
             f"The segment {path} has format version {newest}, this otel-debugstore knows up to "
             f"{schema.SEGMENT_VERSION}: upgrade it (pip install -U otel-debugstore)."
         )
-    return Segment(path, tuple(Source(*row[1:]) for row in rows), newest)
+    return Segment(path, tuple(Source(*row[2:]) for row in rows), newest, rows[0][1] if rows else None)
 
 
 def current_segments(connection: duckdb.DuckDBPyConnection, paths: SessionPaths) -> list[Segment]:
@@ -471,13 +474,6 @@ def join_ranges(sources: Iterable[Source]) -> list[Source]:
         else:
             joined.append(source)
     return joined
-
-
-def imported_sha256s(paths: SessionPaths) -> set[str]:
-    """Return the SHA-256 of every file that the session's segments hold."""
-    with contextlib.closing(connect()) as connection:
-        segments = current_segments(connection, paths)
-    return {source.sha256 for segment in segments for source in segment.sources if source.sha256}
 
 
 def remove_segment(path: Path) -> None:

@@ -89,7 +89,7 @@ def check_host(host: str, allow_remote: bool) -> None:
     if not allow_remote and not is_loopback(host):
         raise ConfigurationError(
             f"{host!r} can be reached from other machines, and there is no authentication: "
-            f"listen on {DEFAULT_HOST}, or allow remote access explicitly."
+            f"listen on {DEFAULT_HOST}, or allow it (--allow-remote, allow_remote=True)."
         )
 
 

@@ -28,6 +28,8 @@ LIVE_LOCK: Final = "live.lock"
 JOURNAL_SUFFIX: Final = ".lmdb"
 SEGMENT_SUFFIX: Final = ".duckdb"
 ARCHIVE_SUFFIX: Final = ".archive"
+SET_ASIDE: Final = ".corrupt-"
+"""Follows the name of what could not be read; the time does after it."""
 _OLD_SECONDS: Final = 86_400.0
 """So long unchanged, what another machine or container was writing counts as left."""
 
@@ -87,7 +89,7 @@ class SessionPaths:
         """Return journals and segments that were set aside because they could not be read."""
         name = _literal(self.session_id)
         patterns = (f"{name}{JOURNAL_SUFFIX}", f"{name}{SEGMENT_SUFFIX}", f"{name}+*{SEGMENT_SUFFIX}")
-        return sorted(path for pattern in patterns for path in self.base_path.glob(f"{pattern}.corrupt-*"))
+        return sorted(path for pattern in patterns for path in self.base_path.glob(f"{pattern}{SET_ASIDE}*"))
 
     def is_live(self) -> bool:
         """Whether a process records into the session now."""
@@ -240,6 +242,12 @@ def list_sessions(base_path: Path) -> list[str]:
             with contextlib.suppress(OSError):
                 found[session_id] = max(found.get(session_id, 0.0), _changed(path))
     return sorted(found, key=lambda session_id: (found[session_id], session_id))
+
+
+def sessions_set_aside(base_path: Path) -> list[str]:
+    """Return the ids of sessions of which something was set aside, whether or not there is anything else of them."""
+    names = (name.rpartition(SET_ASIDE)[0] for name in _names(base_path))
+    return sorted({session_id for name in names if (session_id := _session_of(name))})
 
 
 def _session_of(name: str) -> str | None:

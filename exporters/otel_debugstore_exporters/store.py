@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
+import operator
 import os
-import secrets
 import threading
 import time
-from array import array
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
-
-import msgspec
 
 from otel_debugstore import attributes as names
 from otel_debugstore.config import Settings
@@ -31,7 +27,16 @@ from otel_debugstore.fork import HeldAcrossForks, call_at_fork, keep_for_ever
 from otel_debugstore.log import warn_once
 from otel_debugstore.session_id import check_session_id
 from otel_debugstore_exporters import codec
-from otel_debugstore_exporters.batch import MAX_TIME, ROOT, UNKNOWN_TIME, Resource, Scope, SpanBatch
+from otel_debugstore_exporters.batch import Resource
+from otel_debugstore_exporters.hand_written import (
+    ContextIds,
+    as_json,
+    as_number,
+    as_text,
+    code_hash,
+    record_batch,
+    times,
+)
 from otel_debugstore_exporters.ingestion import ingested
 from otel_debugstore_exporters.journal import Journal, JournalError
 from otel_debugstore_exporters.merging import merge
@@ -40,6 +45,7 @@ from otel_debugstore_exporters.seal import seal_or_ask
 from otel_debugstore_exporters.session import SessionPaths
 from otel_debugstore_exporters.snapshots import Snapshots
 from otel_debugstore_exporters.sync import DuckDBSyncProcessor
+from otel_debugstore_exporters.views import OVER_VIEWS
 
 RecordStatus = Literal["success", "error", "timeout", "retry"]
 
@@ -47,10 +53,10 @@ _BATCH: Final = 512
 _FLUSH_RECORDS: Final = 8 * _BATCH
 _FLUSH_SECONDS: Final = 1.0
 _FORK_WAIT_SECONDS: Final = 1.0
-_MAX_CONTEXTS: Final = 65_536
 _SEALING_SECONDS: Final = 30.0
-_encode_json: Final = msgspec.json.Encoder(enc_hook=str).encode
-_SCOPE: Final = Scope("otel_debugstore.store")
+_ERROR_RECORDS: Final = (
+    f"SELECT * FROM ({OVER_VIEWS['records']} WHERE spans.status = 'ERROR') ORDER BY timestamp DESC, id LIMIT ?"
+)
 
 
 class DebugStore:
@@ -81,7 +87,7 @@ class DebugStore:
         self._journal = Journal.open(self._paths.journal, map_size=settings.map_size_bytes)
         self._resource = Resource({names.SERVICE_NAME: session_id, names.SESSION_ID: session_id})
         self._pending: list[tuple[Any, ...]] = []
-        self._ids = _ContextIds(session_id)
+        self._ids = ContextIds(session_id)
         self._code = Snapshots()
         self._lock = threading.RLock()  # guards _pending, _ids and _code
         self._query_lock = threading.Lock()  # guards _reader
@@ -146,40 +152,40 @@ class DebugStore:
             ConfigurationError: `duration_ms` and `timestamp` are no times of the years 1678 to 2261.
             JournalError: The store is closed, or (`JournalWriteError`) the disk refused; the record is kept then.
         """
-        context_type, context_id, context_name = str(context_type), str(context_id), str(context_name)
-        parent_context = None if parent_context is None else str(parent_context)
-        code_snapshot = _as_text(code_snapshot)
-        variant = str(variant_id) if variant_id else _code_hash(code_snapshot)
-        start_ns, end_ns = _times(timestamp, duration_ms)
+        context_type, context_id, context_name = as_text(context_type), as_text(context_id), as_text(context_name)
+        parent_context = None if parent_context is None else as_text(parent_context)
+        ended = None if status is None else as_text(status)
+        code_snapshot = as_json(code_snapshot)
+        variant = ("" if variant_id is None else as_text(variant_id)) or code_hash(code_snapshot)
+        start_ns, end_ns = times(timestamp, duration_ms)
         found: dict[str, Any] = {
             names.LAYER: context_type,
             names.COMPONENT: context_name,
             names.RECORD_CONTEXT_ID: context_id,
-            names.RECORD_STATUS: status,
+            names.RECORD_STATUS: ended,
         }
         optional = (
             (names.RECORD_PARENT_CONTEXT, parent_context),
-            (names.RECORD_REQUEST, _as_text(request_data)),
-            (names.RECORD_RESPONSE, _as_text(response_data)),
-            (names.RECORD_METADATA, _as_text(metadata)),
-            (names.RECORD_MEMORY_MB, memory_mb),
-            (names.RECORD_CPU_PERCENT, cpu_percent),
+            (names.RECORD_REQUEST, as_json(request_data)),
+            (names.RECORD_RESPONSE, as_json(response_data)),
+            (names.RECORD_METADATA, as_json(metadata)),
+            (names.RECORD_MEMORY_MB, as_number(memory_mb)),
+            (names.RECORD_CPU_PERCENT, as_number(cpu_percent)),
             (names.RECORD_CODE, code_snapshot),
             (names.VARIANT, variant),
         )
         for key, value in optional:
             if value is not None:
                 found[key] = value
-        code = 0 if status in ("success", "retry") else 2
+        code = 0 if ended in ("success", "retry") else 2
+        message = "" if error is None else as_text(error)
         with self._lock:
             if self._flusher is None:
                 self._start_flusher()
             if code_snapshot is not None and variant is not None:
                 self._code.put(variant, context_name, code_snapshot)
             trace_id, span_id, parent_id = self._ids.of(context_id, parent_context)
-            self._pending.append(
-                (trace_id, span_id, parent_id, context_name, start_ns, end_ns, code, str(error or ""), found)
-            )
+            self._pending.append((trace_id, span_id, parent_id, context_name, start_ns, end_ns, code, message, found))
             if len(self._pending) >= _FLUSH_RECORDS:
                 self.flush()
         return f"{trace_id.hex()}-{span_id.hex()}"
@@ -193,7 +199,7 @@ class DebugStore:
         with self._lock:
             while self._pending:
                 rows = self._pending[:_FLUSH_RECORDS]
-                batches = [_batch(rows[i : i + _BATCH], self._resource) for i in range(0, len(rows), _BATCH)]
+                batches = [record_batch(rows[i : i + _BATCH], self._resource) for i in range(0, len(rows), _BATCH)]
                 batches[0].code = written = self._code.waiting()
                 self._journal.append([codec.encode(ingested(batch), time.time_ns()) for batch in batches])
                 self._code.forget(written)
@@ -239,11 +245,8 @@ class DebugStore:
         )
 
     def get_error_records(self, limit: int = 100) -> list[dict[str, Any]]:
-        """Return the newest records that failed."""
-        return self.query_analytics(
-            "SELECT * FROM records WHERE status IN ('error', 'timeout') ORDER BY timestamp DESC, id LIMIT ?",
-            [_limit(limit)],
-        )
+        """Return the newest records that failed: those that `performance_summary` counts as errors."""
+        return self.query_analytics(_ERROR_RECORDS, [_limit(limit)])
 
     def get_slow_operations(self, threshold_ms: float = 1000.0, limit: int = 100) -> list[dict[str, Any]]:
         """Return the slowest records that took at least `threshold_ms`."""
@@ -335,102 +338,8 @@ class DebugStore:
             self._reader = None
 
 
-class _ContextIds:
-    """Trace and span ids for contexts, the same in every process of a session.
-
-    A context's first record gets the span id that children name, whichever is written first; later records
-    of the same context get random ones. A context joins the trace of its parent or of its first child.
-    """
-
-    def __init__(self, session_id: str) -> None:
-        salt = hashlib.blake2b(session_id.encode(), digest_size=16).digest()
-        self._hash = hashlib.blake2b(digest_size=24, key=salt)
-        self._known: OrderedDict[str, tuple[bytes, bool]] = OrderedDict()  # trace id, whether there is a record
-
-    def of(self, context: str, parent: str | None) -> tuple[bytes, bytes, bytes]:
-        """Return trace id, span id and parent id (`ROOT` without a parent) of a new record."""
-        new_trace_id, span_id = self._ids(context)
-        parent_id, known, parents = ROOT, self._known.get(context), None
-        if parent is not None:
-            new_trace_id, parent_id = self._ids(parent)
-            parents = self._known.get(parent)
-        trace_id = (known or parents or (new_trace_id,))[0]
-        if parent is not None:
-            self._remember(parent, trace_id, parents is not None and parents[1])
-        self._remember(context, trace_id, True)
-        return trace_id, secrets.token_bytes(8) if known is not None and known[1] else span_id, parent_id
-
-    def _ids(self, context: str) -> tuple[bytes, bytes]:
-        """Return the trace id and the span id that follow from a context's name."""
-        hashed = self._hash.copy()
-        hashed.update(context.encode(errors="replace"))
-        digest = hashed.digest()
-        return digest[:16], digest[16:]
-
-    def _remember(self, context: str, trace_id: bytes, has_record: bool) -> None:
-        self._known[context] = (trace_id, has_record)
-        if len(self._known) > _MAX_CONTEXTS:
-            self._known.popitem(last=False)
-
-
-def _batch(rows: Sequence[tuple[Any, ...]], resource: Resource) -> SpanBatch:
-    """Records as columns; a `SpanRecord` each would halve the rate of `write_record`."""
-    traces, spans, parents, row_names, starts, ends, codes, errors, found = zip(*rows, strict=True)
-    numbers: dict[str, int] = {}
-    zeros = bytes(4 * len(rows))
-    return SpanBatch(
-        trace_ids=b"".join(traces),
-        span_ids=b"".join(spans),
-        parent_ids=b"".join(parents),
-        start_ns=array("q", starts),
-        end_ns=array("q", ends),
-        kinds=b"\1" * len(rows),
-        status_codes=bytes(codes),
-        flags=array("I", zeros),
-        name_index=array("I", [numbers.setdefault(name, len(numbers)) for name in row_names]),
-        names=list(numbers),
-        resources=[resource],
-        resource_index=array("I", zeros),
-        scopes=[_SCOPE],
-        scope_index=array("I", zeros),
-        attributes=list(found),
-        status_messages={row: text for row, text in enumerate(errors) if text},
-        pid=os.getpid(),
-    )
-
-
-def _times(timestamp: float | None, duration_ms: float | None) -> tuple[int, int]:
-    """Start and end in nanoseconds since 1970."""
-    try:
-        end_ns = time.time_ns() if timestamp is None else int(timestamp * 1e9)
-        if duration_ms is None:
-            start_ns, end_ns = end_ns, UNKNOWN_TIME
-        else:
-            start_ns = end_ns - int(duration_ms * 1e6)
-        if abs(start_ns) <= MAX_TIME and abs(end_ns) <= MAX_TIME + 1:
-            return start_ns, end_ns
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ConfigurationError(
-        f"A record that ended at {timestamp!r} after {duration_ms!r} can't be kept: give the timestamp in seconds "
-        "since 1970 and the duration in milliseconds."
-    )
-
-
-def _code_hash(code: str | None) -> str | None:
-    return None if code is None else hashlib.sha256(code.encode(errors="replace")).hexdigest()[:16]
-
-
-def _as_text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    try:
-        return _encode_json(value).decode()
-    except Exception:  # noqa: BLE001  # whatever a value's own methods may raise
-        return f"({type(value).__name__}: can't be written as JSON)"
-
-
 def _limit(limit: int) -> int:
-    if limit < 0:
-        raise ConfigurationError(f"A limit of {limit} rows makes no sense; give 0 or more.")
-    return limit
+    with contextlib.suppress(TypeError):
+        if (rows := operator.index(limit)) >= 0:
+            return rows
+    raise ConfigurationError(f"A limit of {limit!r} rows makes no sense; give a whole number, 0 or more.")

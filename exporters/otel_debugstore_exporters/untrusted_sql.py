@@ -1,20 +1,30 @@
-"""Whether SQL of a user is one SELECT, or an EXPLAIN of one, before it is run; `SessionReader.query_untrusted` asks."""
+"""SQL of a user: whether it is one SELECT, or an EXPLAIN of one; what it may take, and how its times are kept whole.
+
+`SessionReader.query_untrusted` runs it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 
 from otel_debugstore.errors import QueryError
 from otel_debugstore_exporters.segment import first_line
+from otel_debugstore_exporters.views import identifier, literal
 
 _ANALYZE: Final = re.compile(r"\banaly[sz]e\b", re.IGNORECASE)
 _PIVOT: Final = re.compile(
     r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(?:pivot|pivot_wider|(?:select|from|with)\b.*\bpivot)", re.IGNORECASE | re.DOTALL
 )
 """A PIVOT whose columns DuckDB finds out first: two statements for it."""
+_NANOSECONDS: Final = re.compile(r"\bTIMESTAMP_NS\b(?=[,)\[]|$)")
+"""The type, also within lists, maps and structures, but not a field of that name: its type follows."""
 _EXPLAIN_ANALYZE: Final = re.compile(r"\s*explain\s+analy[sz]e\s+(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -27,6 +37,8 @@ def require_select(sql: str) -> None:
         QueryError: It is wrong, or anything else.
     """
     kinds = [statement.type for statement in _statements(sql)]
+    if not kinds:
+        raise QueryError("The query is empty; write one SELECT.")
     if len(kinds) != 1:
         raise QueryError(f"A query is one SELECT, this is {len(kinds)} statements; run them one by one.")
     if kinds[0] == duckdb.StatementType.EXPLAIN and _ANALYZE.search(sql):  # it runs what it explains
@@ -39,6 +51,57 @@ def require_select(sql: str) -> None:
             raise QueryError("Only SELECT is allowed; name the columns of the PIVOT (ON ... IN ...) to explain it.")
     elif kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         raise QueryError(f"Only SELECT is allowed, this is {kinds[0].name}: the store can't be changed by a query.")
+
+
+@contextlib.contextmanager
+def bounded_memory(more_bytes: int) -> Iterator[None]:
+    """Let this process take only so much more memory within the block; Linux holds it to that.
+
+    DuckDB's own limit leaves out texts that a query makes: `repeat('x', 4000000000)` takes 8 GB. For processes
+    that do nothing else.
+
+    Raises:
+        QueryError: Python got no more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [limit for limit in (_taken_bytes() + more_bytes, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    except MemoryError as error:
+        raise QueryError(
+            f"The query failed: it takes more than {more_bytes >> 20:,} MiB of memory; ask for less."
+        ) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _taken_bytes() -> int:
+    """Return what counts towards the limit, already: memory of the process's own that can be written."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmData:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) << 10
+    return 0
+
+
+def execute(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
+    """Run a statement that `require_select` let pass, and return its answer.
+
+    Times in nanoseconds come as text: Python's have microseconds. Rows are computed as they are fetched, so
+    that to ask again for such a column costs little, unless they are grouped or sorted.
+    """
+    answer = connection.execute(sql)
+    described = [(name, str(kind)) for name, kind, *_ in answer.description]
+    if not any(_NANOSECONDS.search(kind) for _, kind in described):
+        return answer
+    if _statements(sql)[0].type != duckdb.StatementType.SELECT:  # `query` takes no PIVOT of columns that it finds out
+        return answer
+    columns = []
+    for number, (name, kind) in enumerate(described, 1):
+        value = f"CAST(#{number} AS {_NANOSECONDS.sub('VARCHAR', kind)})" if _NANOSECONDS.search(kind) else f"#{number}"
+        columns.append(f"{value} AS {identifier(name)}")
+    return connection.execute(f"SELECT {', '.join(columns)} FROM query({literal(sql)})")
 
 
 def _statements(sql: str) -> list[Any]:

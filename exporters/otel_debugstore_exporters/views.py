@@ -7,8 +7,8 @@ A part is an attached database with the tables of `schema`. Views take the union
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from otel_debugstore import attributes as names
 from otel_debugstore_exporters import schema
@@ -18,71 +18,100 @@ SELF_OVERRIDES: Final = "memory.main.self_override"
 """(part, key, self_ns): self times of spans whose trace lies in several parts."""
 
 
+class Part(NamedTuple):
+    """A database of a reader, and what of it is not as in others.
+
+    Attributes:
+        name: The name it is attached by.
+        version: Of its format.
+        session: The session its rows belong to, where they say another one: its file was renamed, or copied.
+        is_corrected: Whether `SELF_OVERRIDES` has rows for it.
+    """
+
+    name: str
+    version: int = schema.VARIANT_VERSION
+    session: str | None = None
+    is_corrected: bool = False
+
+    def place(self, table: str) -> str:
+        """Return what is to be read for a table: its name, or a subquery."""
+        if self.version == schema.FIRST_VERSION and table in schema.FIRST_VERSION_TABLES:
+            stored, selected = schema.FIRST_VERSION_TABLES[table]
+            return f"(SELECT {selected} FROM {self.name}.{stored})"
+        return f"{self.name}.{table}"
+
+    def column(self, column: str) -> str:
+        """Return the SQL of a column of any table."""
+        if column == "session" and self.session is not None:
+            return f"{literal(self.session)} AS session"
+        return column
+
+    def has_as_is(self, table: str) -> bool:
+        """Return whether the table there is what users are to see."""
+        is_stored = self.version != schema.FIRST_VERSION or table not in schema.FIRST_VERSION_TABLES
+        return is_stored and (self.session is None or "session" not in schema.TABLES[table])
+
+
 def spans(
-    parts: Sequence[str],
-    corrected: Sequence[str] = (),
+    parts: Sequence[Part],
     attributes: Mapping[str, tuple[str, str]] | None = None,
     columns: Sequence[str] = VISIBLE_COLUMNS,
-    texts: Collection[str] = (),
 ) -> str:
     """Return the SQL of the span table over all parts.
 
     Args:
-        parts: Names of databases.
-        corrected: Those of them that `self_override` has rows for.
+        parts: Where the spans are.
         attributes: Further columns: name -> (attribute key, SQL type). They are read inside each part,
             where DuckDB reads only that attribute; outside the union it would read all of them.
         columns: The columns of `spans` wanted.
-        texts: The parts that hold attributes as text; reading one takes a fifth of making VARIANT of all.
     """
-    selects = []
-    for number, part in enumerate(parts):
-        join, listed = "", [f"s.{column}" for column in columns]
-        if part in corrected and "self_ns" in columns:
-            listed[listed.index("s.self_ns")] = "coalesce(o.self_ns, s.self_ns) AS self_ns"
-            join = f" LEFT JOIN {SELF_OVERRIDES} o ON o.part = {number} AND o.key = s.rowid"
-        for name, (key, kind) in (attributes or {}).items():
-            value = f"s.attributes[{literal(key)}]"
-            if part in texts:
-                value = f"json_extract(s.{schema.ATTRIBUTES_TEXT}, {json_pointer(literal(key))})::VARIANT"
-            listed.append(f"TRY_CAST({value} AS {kind}) AS {identifier(name)}")
-        selects.append(f"SELECT {', '.join(listed)} FROM {part}.spans s{join}")
-    return " UNION ALL ".join(selects)
+    return " UNION ALL ".join(_spans_of(part, number, attributes or {}, columns) for number, part in enumerate(parts))
 
 
-def union(parts: Sequence[str], table: str, old: Collection[str] = ()) -> str:
-    """Return the SQL of a table over all parts; `old` are those of the first version."""
-    columns = ", ".join(column for column in schema.TABLES[table] if column != "exact")
-    return " UNION ALL ".join(f"SELECT {columns} FROM {_place(part, table, old)}" for part in parts)
+def _spans_of(part: Part, number: int, attributes: Mapping[str, tuple[str, str]], columns: Sequence[str]) -> str:
+    """The spans of one part; of text, from the table itself: planning DuckDB's view of it takes as long again."""
+    is_text = part.version == schema.SEGMENT_VERSION
+    table, join, values = schema.TEXT_SPANS if is_text else "spans", "", dict[str, str]()
+    if is_text:
+        values["attributes"] = f"s.{schema.ATTRIBUTES_TEXT}::JSON::VARIANT AS attributes"
+    if part.session is not None:
+        values["session"] = part.column("session")
+    if part.is_corrected and "self_ns" in columns:
+        values["self_ns"] = "coalesce(o.self_ns, s.self_ns) AS self_ns"
+        join = f" LEFT JOIN {SELF_OVERRIDES} o ON o.part = {number} AND o.key = s.rowid"
+    listed = [values.get(column, f"s.{column}") for column in columns]
+    for name, (key, kind) in attributes.items():
+        value = f"s.attributes[{literal(key)}]"
+        if is_text:  # reading one takes a fifth of making VARIANT of all
+            value = f"json_extract(s.{schema.ATTRIBUTES_TEXT}, {json_pointer(literal(key))})::VARIANT"
+        listed.append(f"TRY_CAST({value} AS {kind}) AS {identifier(name)}")
+    return f"SELECT {', '.join(listed)} FROM {part.name}.{table} s{join}"
 
 
-def _place(part: str, table: str, old: Collection[str]) -> str:
-    if part not in old or table not in schema.FIRST_VERSION_TABLES:
-        return f"{part}.{table}"
-    stored, selected = schema.FIRST_VERSION_TABLES[table]
-    return f"(SELECT {selected} FROM {part}.{stored})"
+def union(parts: Sequence[Part], table: str) -> str:
+    """Return the SQL of a table over all parts."""
+    columns = [column for column in schema.TABLES[table] if column != "exact"]
+    return " UNION ALL ".join(
+        f"SELECT {', '.join(map(part.column, columns))} FROM {part.place(table)}" for part in parts
+    )
 
 
-def definitions(parts: Sequence[str], corrected: Sequence[str] = (), old: Collection[str] = ()) -> dict[str, str]:
+def definitions(parts: Sequence[Part]) -> dict[str, str]:
     """Return the SQL of every view over parts by its name; those of `OVER_VIEWS` are made of these."""
     return {
-        "spans": spans(parts, corrected),
-        "traces": _traces(parts, old),
+        "spans": spans(parts),
+        "traces": _traces(parts),
         "resources": _once(parts, "resources", "resource_id"),
         "scopes": _once(parts, "scopes", "scope_id"),
         "payloads": _once(parts, "payloads", "digest"),
         "code": _once(parts, "code", "variant", tuple(schema.TABLES["code"])),
         "counters": union(parts, "counters"),
-        "rollup": union(parts, "rollup", old),
-        "rollup_total": union(parts, "rollup_total", old),
-        "otel_traces": _OTEL_TRACES,
-        "records": _RECORDS,
-        "performance_summary": _PERFORMANCE_SUMMARY,
-        "benchmarks": _BENCHMARKS,
+        "rollup": union(parts, "rollup"),
+        "rollup_total": union(parts, "rollup_total"),
     }
 
 
-def _once(parts: Sequence[str], table: str, key: str, order: Sequence[str] = ()) -> str:
+def _once(parts: Sequence[Part], table: str, key: str, order: Sequence[str] = ()) -> str:
     """A table that a part has each row of once; several may have the same, or, in this order, others of that key."""
     if len(parts) == 1:
         return union(parts, table)
@@ -90,15 +119,15 @@ def _once(parts: Sequence[str], table: str, key: str, order: Sequence[str] = ())
     return f"SELECT DISTINCT ON ({key}) * FROM ({union(parts, table)}){ordered}"
 
 
-def _traces(parts: Sequence[str], old: Collection[str]) -> str:
+def _traces(parts: Sequence[Part]) -> str:
     if len(parts) == 1:
-        return union(parts, "traces", old)
+        return union(parts, "traces")
     return f"""
         SELECT trace_id, min(start_ns) AS start_ns, max(end_ns) AS end_ns, sum(span_count)::BIGINT AS span_count,
                sum(error_count)::BIGINT AS error_count, arg_min(root_name, root_start_ns) AS root_name,
                min(root_start_ns) AS root_start_ns, arg_min_null(root_duration_ns, root_start_ns) AS root_duration_ns,
                arg_min(service, start_ns) AS service, session
-        FROM ({union(parts, "traces", old)}) GROUP BY trace_id, session"""
+        FROM ({union(parts, "traces")}) GROUP BY trace_id, session"""
 
 
 def json_pointer(key: str) -> str:
@@ -109,10 +138,19 @@ def json_pointer(key: str) -> str:
     return f"'/' || replace(replace({key}, '~', '~0'), '/', '~1')"
 
 
+_TEXT_OR_WHOLE_DOUBLE: Final = r'("(?:[^"\\]|\\.)*"|-0\.0)|\.0([,}\]])'
+"""What JSON has between quotes (and -0.0), which stays, and the end of a double like 1.0, of which `.0` goes."""
+
+
 def string_map(json: str) -> str:
-    """Return the SQL of attributes as the Collector writes them: text as it is, null as no text, all else as JSON."""
-    value = f"coalesce(json_extract_string({json}, {json_pointer('key')}), '')"
-    return f"map_from_entries(list_transform(json_keys({json}), lambda key: (key, {value})))"
+    """Return the SQL of attributes as the Collector writes them: text as it is, null as no text, all else as JSON.
+
+    Its JSON has 1 for the number 1.0, also within lists.
+    """
+    value = f"coalesce(json_extract_string(m, {json_pointer('key')}), '')"
+    numbers = f"regexp_replace({json}, '{_TEXT_OR_WHOLE_DOUBLE}', '\\1\\2', 'g')::JSON"
+    texts = f"map_from_entries(list_transform(json_keys(m), lambda key: (key, {value})))"
+    return f"list_transform([{numbers}], lambda m: {texts})[1]"
 
 
 _OTEL_TRACES: Final = f"""
@@ -148,8 +186,8 @@ def _weighted_average(column: str) -> str:
 
 
 _OUTCOME_STATUS: Final = f"""CASE {_attribute(names.OUTCOME)}
-        WHEN 'timeout' THEN 'timeout' WHEN 'retry' THEN 'retry'
-        WHEN 'cancelled' THEN 'error' WHEN 'interrupted' THEN 'error' END"""
+        WHEN 'timeout' THEN 'timeout' WHEN 'retry' THEN 'retry' WHEN 'cancelled' THEN 'cancelled'
+        WHEN 'interrupted' THEN 'error' END"""
 """The status of a call that ended neither by a return nor by an error; NULL for others."""
 
 _RECORD_COLUMNS: Final = f"""
@@ -208,18 +246,20 @@ _PERFORMANCE_SUMMARY: Final = f"""
         SELECT DISTINCT session, layer, component, true AS is_counted FROM counters WHERE call_count > 0
     ), call AS (
         -- A span that was sampled stands for others. If its component has counters, these are counted there.
-        SELECT {_CONTEXT}, duration_ms, memory_mb, cpu_percent, status, sample_weight AS weight,
+        SELECT {_CONTEXT}, duration_ms, memory_mb, cpu_percent, status, failed, sample_weight AS weight,
                CASE WHEN is_counted THEN 1.0 ELSE sample_weight END AS calls
-        FROM (SELECT {_RECORD_COLUMNS}, session, layer, component, sample_weight FROM spans)
+        FROM (SELECT {_RECORD_COLUMNS}, spans.status = 'ERROR' AS failed, session, layer, component, sample_weight
+              FROM spans)
         LEFT JOIN counted USING (session, layer, component)
     ), total AS (
         SELECT {_CONTEXT}, duration_ms, memory_mb, cpu_percent, weight, calls, calls * duration_ms AS total_ms,
                CASE WHEN duration_ms IS NOT NULL THEN calls END AS timed_calls,
-               CASE WHEN status <> 'success' THEN calls ELSE 0 END AS errors
+               CASE WHEN failed THEN calls ELSE 0 END AS errors,
+               CASE WHEN status = 'success' THEN calls ELSE 0 END AS successes
         FROM call
         UNION ALL BY NAME
         SELECT layer AS context_type, component AS context_name, call_count AS calls, error_count AS errors,
-               duration_ns / 1e6 AS total_ms, call_count AS timed_calls
+               call_count - error_count AS successes, duration_ns / 1e6 AS total_ms, call_count AS timed_calls
         FROM counters WHERE call_count > 0
     ), sampled AS (
         SELECT {_CONTEXT}, duration_ms, sum(weight) OVER so_far AS reached,
@@ -240,7 +280,7 @@ _PERFORMANCE_SUMMARY: Final = f"""
            coalesce(any_value(p95), quantile_cont(duration_ms, 0.95)) AS p95_duration_ms,
            coalesce(any_value(p99), quantile_cont(duration_ms, 0.99)) AS p99_duration_ms,
            {_weighted_average("memory_mb")} AS avg_memory_mb, {_weighted_average("cpu_percent")} AS avg_cpu_percent,
-           round(sum(calls) - sum(errors))::BIGINT AS success_count, round(sum(errors))::BIGINT AS error_count
+           round(sum(successes))::BIGINT AS success_count, round(sum(errors))::BIGINT AS error_count
     FROM total LEFT JOIN weighted USING ({_CONTEXT}) GROUP BY ALL"""
 
 
@@ -248,6 +288,7 @@ OVER_VIEWS: Final = {
     "otel_traces": _OTEL_TRACES,
     "records": _RECORDS,
     "performance_summary": _PERFORMANCE_SUMMARY,
+    "benchmarks": _BENCHMARKS,
 }
 """The SQL of the views over other views: it is the same whatever the parts are."""
 

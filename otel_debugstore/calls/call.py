@@ -9,7 +9,6 @@ are resumed and suspended, have their CPU time added up step by step, and no I/O
 from __future__ import annotations
 
 import contextlib
-import traceback
 from _thread import get_ident
 from collections.abc import Mapping
 from time import perf_counter_ns, thread_time_ns, time_ns
@@ -18,15 +17,16 @@ from weakref import ref
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, create_key
-from opentelemetry.trace import SpanContext, Status, StatusCode, TraceState
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from otel_debugstore import attributes as names
-from otel_debugstore.calls.component import Component
-from otel_debugstore.calls.outcome import BY_NAME, RETURNED, Outcome, outcome_of, type_name
+from otel_debugstore.calls.component import Component, Parameters
+from otel_debugstore.calls.outcome import BY_NAME, RETURNED, Outcome, outcome_of
+from otel_debugstore.calls.sdk_span import end_with_trace_state, start_now, write_attributes
+from otel_debugstore.calls.status import MAX_DESCRIPTION, set_error, set_outcome, text_of
+from otel_debugstore.calls.trouble import trouble
 from otel_debugstore.guard import swallow
 from otel_debugstore.log import warn_once
-from otel_debugstore.masking import masker
 from otel_debugstore.measures.io import IO
 from otel_debugstore.measures.memory import MEMORY, MemoryMark
 from otel_debugstore.measures.thrift import NOISE_BYTES
@@ -37,11 +37,11 @@ from otel_debugstore.recording_settings import recording_settings
 NO_RESULT: Final = object()
 """Says that a call has no result to capture."""
 
+Arguments = tuple[Parameters, tuple[Any, ...], dict[str, Any]]
+"""Parameters, and arguments by place and by name. What a method is called on is none of them."""
+
 _CALL_KEY: Final = create_key("otel-debugstore-call")
 _TRACE_FLAGS: Final = 3  # of a SpanContext, which is a tuple
-_MAX_DESCRIPTION: Final = 1000
-_MAX_FRAMES: Final = 100
-_MAX_EXCEPTION_CHARACTERS: Final = 32 << 10
 _MAX_CONTENT_CHARACTERS: Final = 8192
 
 
@@ -92,35 +92,43 @@ class Call:
         recording_began = perf_counter_ns()
         try:
             self._end(RETURNED, None, result, recording_began)
-        except Exception as error:  # noqa: BLE001  # see `_trouble`
+        except Exception as error:  # noqa: BLE001  # see `trouble`
             self._let_go()
-            _trouble(error)
+            trouble(error)
 
     def fail(self, error: BaseException) -> None:
         """End the span of a call that an exception left."""
         recording_began = perf_counter_ns()
         try:
             self._end(outcome_of(error), error, NO_RESULT, recording_began)
-        except Exception as trouble:  # noqa: BLE001  # see `_trouble`
+        except Exception as failure:  # noqa: BLE001  # see `trouble`
             self._let_go()
-            _trouble(trouble)
+            trouble(failure)
 
     def set_outcome(self, outcome: str, message: str = "") -> None:
         """Say how the call ended, where its end does not show it.
 
         Args:
             outcome: "success", "error", "timeout", "cancelled", "interrupted", "terminated", "retry", "closed"
-                or "exit".
+                or "exit". Another one changes nothing, and costs a log line.
             message: Why.
         """
-        self._outcome = (BY_NAME.get(outcome, BY_NAME["error"]), str(message)[:_MAX_DESCRIPTION])
+        try:
+            known = BY_NAME.get(outcome) if isinstance(outcome, str) else None
+            if known is None:
+                accepted = ", ".join(BY_NAME)
+                warn_once("outcome", f"A call can't have the outcome {outcome!r:.100}; it may be {accepted}.")
+            else:
+                self._outcome = known, text_of(message)[:MAX_DESCRIPTION]
+        except Exception as error:  # noqa: BLE001  # see `trouble`
+            trouble(error)
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute of the span."""
         try:
             self.span.set_attribute(key, value)
-        except Exception as error:  # noqa: BLE001  # see `_trouble`
-            _trouble(error)
+        except Exception as error:  # noqa: BLE001  # see `trouble`
+            trouble(error)
 
     def resume(self) -> None:
         """Make the call the current one: it runs from now on."""
@@ -133,19 +141,30 @@ class Call:
             if self._cpu_began != -2:
                 self._thread = get_ident()
                 self._cpu_began = thread_time_ns()
-        except Exception as error:  # noqa: BLE001  # see `_trouble`
-            _trouble(error)
+        except Exception as error:  # noqa: BLE001  # see `trouble`
+            trouble(error)
 
     def suspend(self) -> None:
         """Stop being the current one, until it is resumed."""
         try:
+            self._stop_clock()
             self._io = None
             if self._token is not None:
                 self._context = otel_context.get_current()  # what the call attached itself stays with it
                 self._detach()
-            self._stop_clock()
-        except Exception as error:  # noqa: BLE001  # see `_trouble`
-            _trouble(error)
+        except Exception as error:  # noqa: BLE001  # see `trouble`
+            trouble(error)
+
+    def end_memory(self) -> int | None:
+        """Measure memory up to here, before the call ends, and return its peak in bytes; None where it is not known."""
+        attributes: dict[str, Any] = {}
+        try:
+            if self._memory is not None:
+                self._measure_memory(self._memory, attributes)
+                write_attributes(self.span, attributes)
+        except Exception as error:  # noqa: BLE001  # see `trouble`
+            trouble(error)
+        return attributes.get(names.MEMORY_PEAK_BYTES)
 
     def without_cpu(self) -> None:
         """Give up the figures of one thread: others run in it before this call ends."""
@@ -182,14 +201,14 @@ class Call:
         try:
             self._stop_clock()
             if span.is_recording():  # the program may have ended it
-                self._measure(attributes)
+                self._measure(attributes, recording_began - self._began)
                 if result is not NO_RESULT and component.capture_result:
                     self._capture_result(result, attributes)
                 if self._outcome is not None:
                     outcome, message = self._outcome
-                    _set_outcome(span, outcome, message, attributes)
+                    set_outcome(span, outcome, message, attributes)
                 elif outcome is not RETURNED and error is not None:
-                    _set_error(span, outcome, error, attributes)
+                    set_error(span, outcome, error, attributes)
             elif self._outcome is not None:
                 outcome, _ = self._outcome
         finally:
@@ -203,8 +222,8 @@ class Call:
         meter, span = self.component.meter, self.span
         duration_ns = recording_began - self._began
         if span.is_recording():
-            is_late = outcome.is_error or duration_ns > meter.late_ns
-            if self._sampling and is_late:
+            is_late = self._sampling and self._is_late(outcome, duration_ns)
+            if is_late:
                 attributes[names.LATE] = True
             write_attributes(span, attributes)
             if self._sampling and not is_late:
@@ -219,25 +238,37 @@ class Call:
         else:
             meter.not_recorded(duration_ns, outcome.is_error, recording_ns)
 
-    def _measure(self, attributes: dict[str, Any]) -> None:
+    def _is_late(self, outcome: Outcome, duration_ns: int) -> bool:
+        """Return whether this call would have been written had it not been sampled, so that it stands for itself only.
+
+        Where the budget has no room for late calls any more, it stands for those that are only counted, too.
+        """
+        meter = self.component.meter
+        return (outcome.is_error or duration_ns > meter.late_ns) and meter.may_write_late()
+
+    def _measure(self, attributes: dict[str, Any], duration_ns: int) -> None:
         if self._io is not None:
             if self._thread == get_ident() and (use := IO.end(self._io)) is not None:
                 read_bytes, write_bytes = attributes[names.IO_READ_BYTES], attributes[names.IO_WRITE_BYTES] = use
                 self._has_moved = read_bytes != 0 or write_bytes != 0
             self._io = None
         if self._cpu_began == -1:
-            attributes[names.CPU_TIME_NS] = self._cpu_ns
+            # One thread has no more CPU time than time goes by: what is beyond is that of asking for it, some 0.5 us.
+            attributes[names.CPU_TIME_NS] = self._cpu_ns if self._cpu_ns < duration_ns else duration_ns
         if self._memory is not None:
-            peak, net, overlapped = MEMORY.end(self._memory)
-            self._memory = None
-            if net is not None:
-                attributes[names.MEMORY_NET_BYTES] = net
-                self._has_moved = self._has_moved or not -NOISE_BYTES < net < NOISE_BYTES
-            if peak is not None:
-                attributes[names.MEMORY_PEAK_BYTES] = peak
-                self._has_moved = self._has_moved or peak >= NOISE_BYTES
-            if overlapped:
-                attributes[names.MEMORY_OVERLAPPED] = True
+            self._measure_memory(self._memory, attributes)
+
+    def _measure_memory(self, mark: MemoryMark, attributes: dict[str, Any]) -> None:
+        peak, net, overlapped = MEMORY.end(mark)
+        self._memory = None
+        if net is not None:
+            attributes[names.MEMORY_NET_BYTES] = net
+            self._has_moved = self._has_moved or not -NOISE_BYTES < net < NOISE_BYTES
+        if peak is not None:
+            attributes[names.MEMORY_PEAK_BYTES] = peak
+            self._has_moved = self._has_moved or peak >= NOISE_BYTES
+        if overlapped:
+            attributes[names.MEMORY_OVERLAPPED] = True
 
     def _capture_result(self, result: Any, attributes: dict[str, Any]) -> None:
         if OUTBOX.is_open:
@@ -248,7 +279,7 @@ def begin(
     component: Component,
     inputs: Mapping[str, Any] | None = None,
     *,
-    arguments: tuple[tuple[str, ...], tuple[Any, ...], dict[str, Any]] | None = None,
+    arguments: Arguments | None = None,
     parent: Context | None = None,
     current: bool = True,
     steps: bool = False,
@@ -258,7 +289,7 @@ def begin(
     Args:
         component: What is called.
         inputs: Its inputs by name.
-        arguments: Its arguments instead of `inputs`: the names of parameters, arguments by place, those by name.
+        arguments: Its arguments instead of `inputs`.
         parent: The context below which it hangs; by default the current one.
         current: Whether what is begun now hangs below this call. If not, it has no CPU and no I/O figures.
         steps: Whether it begins suspended, and `resume` and `suspend` are called around each of its steps.
@@ -269,10 +300,12 @@ def begin(
         outer = otel_context.get_current() if parent is None else parent
         if outer.get(_SUPPRESS_INSTRUMENTATION_KEY):
             return None
+        sampling = component.meter.sampled() if component.meter.probability < 1.0 else ""
         span = component.tracer.start_span(component.name, outer, attributes=component.attributes_at_start)
         call = Call(component, span, recording_began)
         is_recording = span.is_recording()
         if is_recording:
+            call._sampling = sampling
             _describe(call, inputs, arguments)
             caller = outer.get(_CALL_KEY)
             if isinstance(caller, Call):
@@ -294,14 +327,14 @@ def begin(
                 call._io = IO.begin()
             if is_recording:
                 call._cpu_began = thread_time_ns()
-        _start_now(span)
+        start_now(span)
         call._began = perf_counter_ns()
         call._recording_ns += call._began
         return call
-    except Exception as error:  # noqa: BLE001  # see `_trouble`
+    except Exception as error:  # noqa: BLE001  # see `trouble`
         if call is not None:
             call._let_go()
-        _trouble(error)
+        trouble(error)
         return None
     except BaseException:
         if call is not None:
@@ -309,57 +342,8 @@ def begin(
         raise
 
 
-def write_late(component: Component, started_ns: int, duration_ns: int, error: BaseException | None) -> bool:
-    """Write the span of a call that has ended, and was not sampled: childless, and marked as late.
-
-    Returns:
-        Whether there is one now: the provider's sampler may be against it.
-    """
-    recording_began = perf_counter_ns()
-    try:
-        if otel_context.get_value(_SUPPRESS_INSTRUMENTATION_KEY):
-            return False
-        attributes = {**component.attributes, names.LATE: True}
-        span = component.tracer.start_span(component.name, attributes=attributes, start_time=started_ns)
-        if not span.get_span_context()[_TRACE_FLAGS] & 1:
-            return False
-        late: dict[str, Any] = {}
-        if error is not None:
-            _set_error(span, outcome_of(error), error, late)
-        write_attributes(span, late)
-        span.end(started_ns + duration_ns)
-        component.meter.recorded_late(perf_counter_ns() - recording_began)
-        return True
-    except Exception as trouble:  # noqa: BLE001  # see `_trouble`
-        _trouble(trouble)
-        return False
-
-
-def write_attributes(span: Any, attributes: dict[str, Any]) -> None:
-    """Set attributes of which is known that they are allowed: by `set_attributes` it takes five times as long."""
-    try:
-        span._attributes._dict.update(attributes)
-    except AttributeError:
-        span.set_attributes(attributes)
-
-
-def end_with_trace_state(span: Any, sampling: str, ended: int) -> None:
-    """End a span with `ot=...` in the trace state of what is exported, not of what its children inherit."""
-    context: SpanContext = span.get_span_context()
-    others = [(key, value) for key, value in context.trace_state.items() if key != "ot"]
-    kept = [part for part in context.trace_state.get("ot", "").split(";") if part and part[:3] not in ("th:", "rv:")]
-    state = TraceState([("ot", ";".join([sampling, *kept])), *others])
-    try:
-        span._context = SpanContext(
-            context.trace_id, context.span_id, context.is_remote, context.trace_flags, trace_state=state
-        )
-        span.end(ended)
-    finally:
-        span._context = context
-
-
-def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Any) -> None:
-    """Write down what is known at the begin: code, thread, inputs, sampling."""
+def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Arguments | None) -> None:
+    """Write down what is known at the begin: code, thread, inputs."""
     component = call.component
     attributes = component.attributes.copy()
     attributes[names.THREAD_ID] = call._thread
@@ -367,16 +351,24 @@ def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Any) -> N
     if variant is not None:
         attributes[names.VARIANT] = variant
     if component.capture_args and OUTBOX.is_open:
-        captured = None
         if arguments is not None:
-            captured = capture_arguments(*arguments)
-        elif inputs is not None:
-            captured = capture_arguments((), (), dict(inputs))
-        if captured is not None:
+            (of_parameters, positional), args, kwargs = arguments
+            captured = capture_arguments(of_parameters, args, kwargs, None, None, positional)
             _keep(component, captured, attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
+        elif inputs is not None:
+            _keep(component, capture(_as_dict(inputs)), attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
     write_attributes(call.span, attributes)
-    if component.meter.probability < 1.0:
-        call._sampling = component.meter.trace_state()
+
+
+def _as_dict(inputs: Mapping[str, Any]) -> Any:
+    """Return inputs as what can be captured by name; what can't be is captured as the object that it is."""
+    try:
+        return dict(inputs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # the mapping's own code
+        swallow(error)
+        return inputs
 
 
 def _keep(component: Component, captured: Captured, attributes: dict[str, Any], digest: str, content: str) -> None:
@@ -387,62 +379,3 @@ def _keep(component: Component, captured: Captured, attributes: dict[str, Any], 
             from otel_debugstore.payload.describe import describe
 
             attributes[content] = describe(captured.content, _MAX_CONTENT_CHARACTERS)
-
-
-def _set_error(span: Any, outcome: Outcome, error: BaseException, attributes: dict[str, Any]) -> None:
-    attributes[names.ERROR_TYPE] = type_name(error)
-    message = _text(error)
-    if outcome.is_error:
-        _record_exception(span, error, message)
-    _set_outcome(span, outcome, f"{type(error).__name__}: {_head(message, _MAX_DESCRIPTION)}", attributes)
-
-
-def _record_exception(span: Any, error: BaseException, message: str) -> None:
-    """Do what the SDK's `record_exception` does, within bounds; that one raises what the exception's `__str__` does."""
-    stack = "".join(traceback.format_exception(error, limit=-_MAX_FRAMES))
-    attributes = {
-        "exception.type": type_name(error),
-        "exception.message": _head(message, _MAX_EXCEPTION_CHARACTERS),
-        "exception.stacktrace": _head(stack, _MAX_EXCEPTION_CHARACTERS),
-        "exception.escaped": "False",
-    }
-    span.add_event("exception", attributes)
-
-
-def _set_outcome(span: Any, outcome: Outcome, message: str, attributes: dict[str, Any]) -> None:
-    if outcome.name is not None:
-        attributes[names.OUTCOME] = outcome.name
-    if outcome.is_error:
-        span.set_status(Status(StatusCode.ERROR, message or None))
-        said = (span.attributes or {}).get(names.ERROR_TYPE)  # by whoever judged the result
-        attributes.setdefault(names.ERROR_TYPE, said or outcome.name or "error")
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as trouble:  # noqa: BLE001  # the exception's own `__str__`
-        swallow(trouble)
-        return "(its text can't be had)"
-
-
-def _head(text: str, length: int) -> str:
-    """Return the beginning of a text, without a part of a secret at its end."""
-    return text if len(text) <= length else masker().mask_head(text, length)
-
-
-def _start_now(span: Any) -> None:
-    """Let the span begin where its call does, after the work of recording."""
-    try:
-        if span._start_time is not None:
-            span._start_time = time_ns()
-    except AttributeError:
-        return
-
-
-def _trouble(error: Exception) -> None:
-    """Swallow an error of ours; it is said once. What is meant for the program goes on."""
-    swallow(error)
-    warn_once("calls", f"A call could not be recorded ({error!r}); the program goes on.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from types import CodeType, FunctionType, MethodType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, StaticSampler
@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.sampling import DEFAULT_ON, StaticSampler
 from otel_debugstore import attributes as names
 from otel_debugstore.calls.meter import meter_of
 from otel_debugstore.code_identity import underlying_function, variant_of
+from otel_debugstore.digest import blake2b
 from otel_debugstore.layers import Layer, check_layer
 from otel_debugstore.loading import loading
 from otel_debugstore.measures.thrift import Thrift
@@ -24,6 +25,18 @@ LONG_FUNCTION_NS: Final = 1_000_000
 
 _SCOPE: Final = "otel_debugstore"
 _MAX_NAMED: Final = 4096
+_MAX_NAME: Final = 512
+
+
+class Parameters(NamedTuple):
+    """The names of a function's parameters, those that are keyword-only last, and how many take arguments by place."""
+
+    names: tuple[str, ...] = ()
+    positional: int = 0
+
+    def bound(self) -> Parameters:
+        """Return those of a method that is called on something."""
+        return Parameters(self.names[1:], self.positional - 1) if self.positional else self
 
 
 class Component:
@@ -74,7 +87,7 @@ class Component:
         settings = recording_settings()
         self.layer: Layer = check_layer(layer)
         self.function = underlying_function(function)
-        self.name = name or _qualified_name(self.function or function) or "(unnamed)"
+        self.name = _limited(name or _qualified_name(self.function or function) or "(unnamed)")
         self.capture: Capture = settings.capture.value(self.layer, self.name)
         self.capture_args = capture_args and self.capture != "none"
         self.capture_result = capture_result and self.capture != "none"
@@ -82,14 +95,13 @@ class Component:
         budget = settings.overhead_budget.value(self.layer, self.name) if is_budgeted else None
         self.meter = meter_of(self.layer, self.name, budget)
         self.thrift = Thrift()
-        self.parameters = _parameters(self.function)[_given_before(function) :]
-        self.bound_parameters = self.parameters[1:]
-        """Those of a method that is called on something."""
+        self.parameters = _parameters(self.function, _given_before(function))
+        self.bound_parameters = self.parameters.bound()
         self.attributes = self._static_attributes() | _declared(replayable, pure)
         self.attributes_at_start: dict[str, Any] | None = self.attributes
         self._provider: Any = None
         self._tracer: Any = None
-        self._variant: tuple[Any, Any, str | None] = (None, None, None)
+        self._variant: tuple[Any, Any, Any, str | None] = (None, None, None, None)
 
     @property
     def tracer(self) -> Any:
@@ -107,11 +119,15 @@ class Component:
         function = self.function
         if function is None:
             return None
-        code, defaults, variant = self._variant
-        if code is not function.__code__ or defaults is not function.__defaults__:
+        code, defaults, keyword_defaults, variant = self._variant
+        if (
+            code is not function.__code__
+            or defaults is not function.__defaults__
+            or keyword_defaults is not function.__kwdefaults__
+        ):
             variant = variant_of(function)
             if not function.__closure__:  # else the variant depends on more than these
-                self._variant = function.__code__, function.__defaults__, variant
+                self._variant = function.__code__, function.__defaults__, function.__kwdefaults__, variant
         if variant is not None and not OUTBOX.has_sent(variant) and OUTBOX.is_open:
             OUTBOX.put_code(variant, functools.partial(_describe, function, variant))
         return variant
@@ -152,6 +168,13 @@ def named_component(layer: str, name: str) -> Component:
     return Component(layer, name)
 
 
+def _limited(name: str) -> str:
+    """Return a name of at most `_MAX_NAME` characters; of a longer one the beginning, and what tells it from others."""
+    if len(name) <= _MAX_NAME:
+        return name
+    return f"{name[: _MAX_NAME - 9]}…{blake2b(name.encode(errors='replace'), digest_size=4).hexdigest()}"
+
+
 def _qualified_name(function: Any) -> str:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not isinstance(name, str):
@@ -183,9 +206,11 @@ def _is_object(function: Any) -> bool:
     return function is not None and not is_wrapper
 
 
-def _parameters(function: FunctionType | None) -> tuple[str, ...]:
-    """Return the names of positional parameters; arguments are captured under them."""
+def _parameters(function: FunctionType | None, given: int) -> Parameters:
+    """Return the parameters of a function but the first ones, which are given already."""
     if function is None:
-        return ()
+        return Parameters()
     code = function.__code__
-    return code.co_varnames[: code.co_argcount]
+    positional = code.co_varnames[: code.co_argcount][given:]
+    keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    return Parameters(positional + keyword_only, len(positional))

@@ -12,7 +12,9 @@ from typing import Any, Final, Self, TypeVar, overload
 
 from otel_debugstore.calls.call import NO_RESULT, Call, begin
 from otel_debugstore.calls.component import Component, named_component
-from otel_debugstore.calls.recorded import count_unsampled, record
+from otel_debugstore.calls.recorded import RecordedFunction, check_callable
+from otel_debugstore.calls.trouble import trouble
+from otel_debugstore.calls.unsampled import count_unsampled
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore.layers import Layer, check_layer
 
@@ -50,21 +52,34 @@ class Recording:
         self._open: list[RecordedBlock] = []
 
     def __call__(self, function: F, /) -> F:
-        """Return the function, recorded."""
-        component = Component(
-            self._layer,
-            self._name,
-            function,
-            capture_args=self._capture_args,
-            capture_result=self._capture_result,
-            replayable=self._replayable,
-            pure=self._pure,
-        )
-        recorded: F = record(function, component)
-        return recorded
+        """Return the function, recorded; as it is where that fails.
+
+        Raises:
+            ConfigurationError: It can't be called, or is a class.
+        """
+        check_callable(function)
+        try:
+            component = Component(
+                self._layer,
+                self._name,
+                function,
+                capture_args=self._capture_args,
+                capture_result=self._capture_result,
+                replayable=self._replayable,
+                pure=self._pure,
+            )
+            recorded: Any = RecordedFunction(function, component)
+            return recorded  # type: ignore[no-any-return]
+        except Exception as error:  # noqa: BLE001  # see `trouble`
+            trouble(error)
+            return function
 
     def __enter__(self) -> RecordedBlock:
-        block = RecordedBlock(named_component(self._layer, self._name or f"(unnamed {self._layer})"), self._inputs)
+        block = RecordedBlock()
+        try:
+            block.begin(named_component(self._layer, self._name or f"(unnamed {self._layer})"), self._inputs)
+        except Exception as error:  # noqa: BLE001  # see `trouble`
+            trouble(error)
         self._open.append(block)
         _BLOCKS.set((*_BLOCKS.get(), (self, block)))
         return block
@@ -101,10 +116,13 @@ class RecordedBlock:
 
     __slots__ = ("_call", "_counted", "_result")
 
-    def __init__(self, component: Component, inputs: Mapping[str, Any] | None) -> None:
+    def __init__(self) -> None:
         self._result: Any = NO_RESULT
         self._call: Call | None = None
         self._counted: tuple[Component, int] | None = None  # a block that is not sampled, and when it began
+
+    def begin(self, component: Component, inputs: Mapping[str, Any] | None) -> None:
+        """Begin the call."""
         if component.meter.skip > 0:
             component.meter.skip -= 1
             self._counted = component, perf_counter_ns()

@@ -118,8 +118,6 @@ class Meter:
         self._window_recording_ns += recording_ns
         if self._calls < SETTLING_CALLS:
             self._bare_ns += duration_ns
-        if self.probability < 1.0:
-            self.skip = self._draw()
         if self._calls + self._window_calls >= SETTLING_CALLS:
             now = perf_counter_ns()
             if now - self._window_began_ns >= _WINDOW_NS or self._calls < SETTLING_CALLS:
@@ -147,12 +145,19 @@ class Meter:
         self._late_left -= 1
         return True
 
-    def trace_state(self) -> str:
-        """Return `ot=th:...;rv:...`: the probability of the call that is recorded now, and a randomness that fits it.
+    def sampled(self) -> str:
+        """Say that the call which begins now is recorded; return what its trace state says of that, where calls are
+        sampled.
 
-        As OpenTelemetry's "TraceState: Probability Sampling" has it: sampled where rv >= th.
+        As OpenTelemetry's "TraceState: Probability Sampling" has it: `ot=th:...;rv:...`, the probability and a
+        randomness that fits it, sampled where rv >= th. Which call is the next one is drawn here and not when this one
+        ends: those that begin meanwhile, in it or beside it, are recorded with the same probability as all others.
         """
-        threshold = round((1.0 - self.probability) * (1 << _BITS))
+        probability = self.probability
+        self.skip = self._draw()
+        if probability >= 1.0:
+            return ""
+        threshold = round((1.0 - probability) * (1 << _BITS))
         randomness = threshold + int(self._random() * ((1 << _BITS) - threshold))
         return f"th:{f'{threshold:014x}'.rstrip('0') or '0'};rv:{randomness:014x}"
 

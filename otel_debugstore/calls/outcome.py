@@ -41,30 +41,31 @@ _RETRY_NAMES: Final = frozenset(("Retry", "TryAgain", "RetryTask", "RetryExcepti
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """Return how a call ended that `error` left."""
-    if isinstance(error, Exception):
-        if isinstance(error, (StopIteration, StopAsyncIteration)):  # how a `__next__` returns
+    """Return how a call ended that `error` left. It is known by its class: attributes of the exception may raise."""
+    kind = type(error)
+    if issubclass(kind, Exception):
+        if issubclass(kind, (StopIteration, StopAsyncIteration)):  # how a `__next__` returns
             return RETURNED
-        names = [kind.__name__ for kind in type(error).__mro__]
-        if isinstance(error, TimeoutError) or any("Timeout" in name for name in names):
+        names = [base.__name__ for base in kind.__mro__]
+        if issubclass(kind, TimeoutError) or any("Timeout" in name for name in names):
             return TIMEOUT
         if not _RETRY_NAMES.isdisjoint(names):
             return RETRY
-        if _is_a("concurrent.futures._base", "CancelledError", error):
+        if _is_a("concurrent.futures._base", "CancelledError", kind):
             return CANCELLED
         return FAILED
-    if isinstance(error, KeyboardInterrupt):
+    if issubclass(kind, KeyboardInterrupt):
         return INTERRUPTED
-    if isinstance(error, GeneratorExit):
+    if issubclass(kind, GeneratorExit):
         return CLOSED
     if isinstance(error, SystemExit):
         return FAILED_EXIT if error.code else EXIT
-    return CANCELLED if any("Cancel" in kind.__name__ for kind in type(error).__mro__) else FAILED
+    return CANCELLED if any("Cancel" in base.__name__ for base in kind.__mro__) else FAILED
 
 
-def _is_a(module: str, name: str, error: BaseException) -> bool:
-    kind = getattr(sys.modules.get(module), name, None)
-    return isinstance(kind, type) and isinstance(error, kind)
+def _is_a(module: str, name: str, kind: type[BaseException]) -> bool:
+    base = getattr(sys.modules.get(module), name, None)
+    return isinstance(base, type) and issubclass(kind, base)
 
 
 def type_name(error: BaseException) -> str:

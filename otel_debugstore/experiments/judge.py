@@ -44,7 +44,7 @@ class GuardRails:
 
     def __post_init__(self) -> None:
         for name, limit in self.limits().items():
-            if not isinstance(limit, (int, float)) or not 0 <= limit < math.inf:
+            if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 <= limit < math.inf:
                 raise ConfigurationError(f"A guard rail {name} of {limit!r} can't be kept; take a number from 0 on.")
         if self.max_ratio == 0 or (self.max_error_rate or 0) > 1:
             raise ConfigurationError("max_ratio has to be above 0, and max_error_rate is a share, such as 0.05.")

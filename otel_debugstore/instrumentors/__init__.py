@@ -3,6 +3,7 @@
 from importlib import import_module as _import_module
 
 _MODULES = {
+    "AutoEvolverInstrumentor": "hooks",
     "NodeRunnerInstrumentor": "hooks",
     "NodeRuntimeInstrumentor": "hooks",
     "RegistryInstrumentor": "hooks",

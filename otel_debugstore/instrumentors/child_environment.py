@@ -16,6 +16,7 @@ from otel_debugstore.instrumentors.hooks import HOOKS, hook_names
 from otel_debugstore.instrumentors.parent_context import TRACEPARENT, carry
 from otel_debugstore.log import QUIET
 from otel_debugstore.recording_settings import recording_settings
+from otel_debugstore.settings_file import hand_down
 
 _PYTHONPATH: Final = "PYTHONPATH"
 _AUTO: Final = "opentelemetry.instrumentation.auto_instrumentation"
@@ -28,6 +29,7 @@ def environment_of_child(given: Mapping[Any, Any] | None) -> dict[Any, Any]:
     if given is None or given.get(TRACEPARENT) in (None, os.environ.get(TRACEPARENT)):
         carry(environ)
     environ[QUIET] = "1"
+    hand_down(environ)
     if recording_settings().child == "light":
         _lighten(environ)
     return environ

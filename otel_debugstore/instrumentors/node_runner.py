@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -63,7 +64,8 @@ def _run_node(original: Any) -> Wrapper:
         if not is_instrumentation_enabled():
             return wrapped(*args, **kwargs)
         arguments = Arguments(parameters, args, kwargs)
-        with Observed(None, What("node", _node_id, judge_run), arguments) as observed, collecting_children() as uses:
+        with Observed(None, What("node", _node_id, judge_run), arguments) as observed, ExitStack() as stack:
+            uses = guarded(_collect, stack)
             guarded(_note_code, observed.call, instance, arguments)
             token = _is_running.set(True)
             try:
@@ -74,6 +76,10 @@ def _run_node(original: Any) -> Wrapper:
         return observed.result
 
     return call
+
+
+def _collect(stack: ExitStack) -> list[ChildUse]:
+    return stack.enter_context(collecting_children())
 
 
 def _start_process(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -103,7 +109,7 @@ def _note_code(call: Call | None, runner: Any, arguments: Arguments) -> None:
         OUTBOX.put_code(variant, functools.partial(_describe, variant, node_id, str(path), code))
 
 
-def _note_children(call: Call | None, uses: Sequence[ChildUse]) -> None:
+def _note_children(call: Call | None, uses: Sequence[ChildUse] | None) -> None:
     """Say what the node's process used; of several, what they used together, and how the last one ended."""
     if call is not None and uses:
         peaks = [use.peak_bytes for use in uses if use.peak_bytes is not None]

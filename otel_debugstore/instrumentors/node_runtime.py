@@ -14,7 +14,7 @@ from typing import Any, Final
 from otel_debugstore.attributes import GEN_AI_OPERATION_NAME, GEN_AI_TOOL_NAME
 from otel_debugstore.instrumentors import thread_pools
 from otel_debugstore.instrumentors.arguments import text
-from otel_debugstore.instrumentors.observed import Arguments, What, recording
+from otel_debugstore.instrumentors.observed import Arguments, What, guarded, recording
 from otel_debugstore.instrumentors.outcomes import judge_answer, judge_text
 from otel_debugstore.instrumentors.patching import Patches, Wrapper
 
@@ -72,7 +72,7 @@ def _delegating(name: str, make: Callable[[Any], Wrapper]) -> Callable[[Any], Wr
 
         def note(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             def call(*inner: Any, **named: Any) -> Any:
-                token = _delegated.set((name, _first(args, kwargs)))
+                token = _delegated.set((name, guarded(_first, args, kwargs)))
                 try:
                     return carries(wrapped, inner, named) if carries else wrapped(*inner, **named)
                 finally:
@@ -101,7 +101,7 @@ def _unless_delegated(name: str, make: Callable[[Any], Wrapper]) -> Callable[[An
                     _delegated.reset(token)
 
             found = _delegated.get()
-            if found is not None and found[0] == name and found[1] is _first(args, kwargs):
+            if found is not None and found[0] == name and found[1] is guarded(_first, args, kwargs):
                 return run(*args, **kwargs)
             return record(run, instance, args, kwargs)
 

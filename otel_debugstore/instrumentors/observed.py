@@ -16,7 +16,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_debugstore.calls.call import Call, begin
 from otel_debugstore.calls.component import Component
-from otel_debugstore.calls.recorded import count_unsampled
+from otel_debugstore.calls.unsampled import count_unsampled
 from otel_debugstore.guard import is_meant_for_the_program
 from otel_debugstore.instrumentors.arguments import Parameters
 from otel_debugstore.instrumentors.components import component

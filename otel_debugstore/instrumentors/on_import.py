@@ -42,17 +42,25 @@ class Watch:
         self.names = None if names is None else frozenset(name.rpartition(".")[2] for name in names)
 
     def is_wanted(self, module: str) -> bool:
-        """Return whether a module of this name is."""
-        return (self.names is None or module.rpartition(".")[2] in self.names) and self._is_wanted(module)
+        """Return whether a module of this name is; whatever goes wrong stays here."""
+        try:
+            return (self.names is None or module.rpartition(".")[2] in self.names) and self._is_wanted(module)
+        except Exception as error:  # noqa: BLE001  # it would make the program's import fail
+            _say(module, error)
+            return False
 
     def tell(self, module: ModuleType) -> None:
         """Call back; whatever goes wrong stays here."""
         try:
             self.found(module)
         except Exception as error:  # noqa: BLE001  # it would make the program's import fail
-            from otel_debugstore.log import warn_once
+            _say(module.__name__, error)
 
-            warn_once(f"patch {module.__name__}", f"Module {module.__name__} can't be instrumented: {error!r}.")
+
+def _say(module: str, error: Exception) -> None:
+    from otel_debugstore.log import warn_once
+
+    warn_once(f"patch {module}", f"Module {module} can't be instrumented: {error!r}.")
 
 
 class ImportWatcher:

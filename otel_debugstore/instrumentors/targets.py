@@ -63,7 +63,7 @@ class TargetInstrumentor(Instrumentor):
                 self._missing.discard(target.text)
             elif not target.is_glob:
                 self._missing.discard(target.text)
-                why = "".join(reasons) or f"{module.__name__} has no {'.'.join(target.path)} of its own"
+                why = "".join(reasons) or _why_not(module, target)
                 warn_once(f"target {target.text}", f"Target {target.text} was not found: {why}.")
 
     def _wrap(self, module: ModuleType, owner: Any, name: str, target: Any, reasons: list[str]) -> bool:
@@ -74,15 +74,16 @@ class TargetInstrumentor(Instrumentor):
             return False
         function = getattr(found, "__func__", found)
         home = getattr(function, "__module__", None)
-        if home != module.__name__:
-            if owner is module and home is not None:
+        if home not in (None, module.__name__):
+            if owner is module:
                 reasons.append(f"{name} is of {home}; name it there")
             return False
-        if isinstance(found, FunctionType | staticmethod | classmethod) or (
-            callable(found) and _is_plain(found, target)
-        ):
+        is_function = isinstance(found, FunctionType | staticmethod | classmethod)
+        if home is not None and (is_function or (callable(found) and _is_plain(found, target))):
             self._record(owner, name, found, target)
             return True
+        if not is_function:
+            reasons.append(f"{name} is of the type {type(found).__name__}, and no function")
         return False
 
     def _record(self, owner: Any, name: str, found: Any, target: Any) -> None:
@@ -100,7 +101,11 @@ class TargetInstrumentor(Instrumentor):
 
         if self._missing and is_first_process():  # what is missing here may be there in a child
             names = ", ".join(sorted(self._missing))
-            warn_once("targets", f"Targets not found: {names}. This process imported no such module, or none with it.")
+            warn_once(
+                "targets",
+                f"Targets not found in this process: {names}. It imported no such module, or none with it; what its "
+                "children found it does not know.",
+            )
 
 
 def _functions(module: ModuleType, target: Any) -> Iterator[tuple[Any, str]]:
@@ -119,6 +124,23 @@ def _functions(module: ModuleType, target: Any) -> Iterator[tuple[Any, str]]:
         for name in list(vars(owner)):
             if is_named(name, target.path[-1]):
                 yield owner, name
+
+
+def _why_not(module: ModuleType, target: Any) -> str:
+    """Return why nothing of a module is what a target without wildcards names."""
+    path = ".".join(target.path)
+    if module.__name__ == "__main__":
+        return "functions of the script itself can't be targets; put it into a module that the script imports"
+    owner: Any = module
+    for name in target.path[:-1]:
+        owner = vars(owner).get(name)
+        if not isinstance(owner, type):
+            break
+    else:
+        for base in type.mro(owner)[1:] if isinstance(owner, type) else ():
+            if target.path[-1] in vars(base):
+                return f"{path} is inherited; name it as {base.__module__}:{base.__qualname__}.{target.path[-1]}"
+    return f"{module.__name__} has no {path} of its own"
 
 
 def _is_plain(found: Any, target: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from opentelemetry.context import Context, attach, detach, get_current
 
+from otel_debugstore.guard import swallow
 from otel_debugstore.instrumentors.base import Instrumentor
 from otel_debugstore.instrumentors.on_import import WATCHER, Watch
 
@@ -58,10 +59,14 @@ class _Carrier:
         self._patches.wrap(module.ThreadPoolExecutor, "submit", lambda original: self._submit)
 
     def _submit(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args and (self.is_everywhere or _is_asked_for.get()) and not _another_carries():
-            context = get_current()
-            if context:
-                return wrapped(functools.partial(_run_in, context, args[0]), *args[1:], **kwargs)
+        context = None
+        if args and (self.is_everywhere or _is_asked_for.get()):
+            try:
+                context = None if _another_carries() else get_current()
+            except Exception as error:  # noqa: BLE001  # it would reach the program
+                swallow(error)
+        if context:
+            return wrapped(functools.partial(_run_in, context, args[0]), *args[1:], **kwargs)
         return wrapped(*args, **kwargs)
 
 

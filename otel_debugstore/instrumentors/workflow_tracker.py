@@ -12,7 +12,6 @@ Fork: a child forgets its parent's trackers; calls on them begin anew there.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import weakref
 from collections.abc import Callable, Mapping
@@ -30,7 +29,7 @@ from otel_debugstore.instrumentors.components import component
 from otel_debugstore.instrumentors.observed import Arguments, guarded
 from otel_debugstore.instrumentors.outcomes import fail
 from otel_debugstore.instrumentors.patching import Patches, Wrapper
-from otel_debugstore.lifecycle import has_closed, has_open
+from otel_debugstore.lifecycle import has_open
 
 _UNNAMED: Final = "unnamed workflow"
 _STEP_ERROR: Final = "step_failed"
@@ -127,7 +126,6 @@ class _Workflows:
     def __init__(self) -> None:
         self._by_tracker: dict[int, Workflow] = {}
         self._open: set[Workflow] = set()
-        self._provider: object = None
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
@@ -135,13 +133,13 @@ class _Workflows:
         self._by_tracker = {}
         self._open = set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a workflow is open."""
+        return bool(self._open)
+
     def open(self, tracker: Any, workflow: Workflow) -> Workflow:
         """Keep the workflow of a tracker until it is dropped."""
-        if (provider := trace.get_tracer_provider()) is not self._provider:
-            self._provider = provider
-            # Not by `weakref.finalize`: this has to run before the provider's own handler, so after it is registered.
-            atexit.unregister(self.close_all)
-            atexit.register(self.close_all)
         key = id(tracker)
         replaced, self._by_tracker[key] = self._by_tracker.get(key), workflow
         if replaced is not None:  # of a tracker that is gone without a word
@@ -161,12 +159,8 @@ class _Workflows:
         """Close a workflow; see `Workflow.close`."""
         workflow.close(outcome)
         self._open.discard(workflow)
-        if not self._open:
-            has_closed(self)
-            if self._open:  # another thread has opened one just now
-                has_open(self)
 
-    def close_all(self, outcome: str = "exit") -> None:
+    def close_all(self, outcome: str) -> None:
         """Close what is open at the end of the process."""
         for key in list(self._by_tracker):
             if (workflow := self._by_tracker.pop(key, None)) is not None:

@@ -22,7 +22,7 @@ Started = Callable[["Popen[Any]"], None]
 WaitedFor = Callable[["Popen[Any]", "resource.struct_rusage"], None]
 
 _RUSAGE: Final = "_otel_debugstore_rusage"
-_BUILTIN: Final = type(len)
+_BUILTIN: Final[type] = type(len)
 _undo: Final[dict[str, tuple[Any, Any]]] = {}  # by name, the stock method and ours
 
 
@@ -90,7 +90,7 @@ def _waiting_by_wait4(stock: Callable[..., Any], _: Started) -> Callable[..., An
     wait4 = os.wait4
 
     def _try_wait(self: Popen[Any], wait_flags: int) -> Any:
-        if not _is_stock_waitpid():
+        if not isinstance(os.waitpid, _BUILTIN):
             return stock(self, wait_flags)
         try:
             pid, status, rusage = wait4(self.pid, wait_flags)
@@ -129,7 +129,7 @@ def _polling_by_wait4(stock: Callable[..., Any], tell: Started) -> Callable[...,
         if self.returncode is not None:
             return self.returncode
         try:
-            replaced = with_wait4(self) if not kwargs and _is_stock_waitpid() else {}
+            replaced = with_wait4(self) if not kwargs and isinstance(os.waitpid, _BUILTIN) else {}
         except Exception as error:  # noqa: BLE001  # called by `__del__` when the interpreter ends, and much is gone
             swallow(error)
             replaced = {}
@@ -138,10 +138,6 @@ def _polling_by_wait4(stock: Callable[..., Any], tell: Started) -> Callable[...,
         return result
 
     return _internal_poll
-
-
-def _is_stock_waitpid() -> bool:
-    return isinstance(os.waitpid, _BUILTIN)
 
 
 def _tell(call: Callable[[], None]) -> None:

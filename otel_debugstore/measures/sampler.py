@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from otel_debugstore.fork import reset_after_fork
+from otel_debugstore.log import warn_once
 
 LOOK_SECONDS: Final = 0.02
 IDLE_LOOK_SECONDS: Final = 0.16
@@ -63,6 +64,13 @@ class Sampler:
             return
 
     def _run(self, signal: LockType) -> None:
+        try:
+            self._look_on(signal)
+        except Exception as error:  # noqa: BLE001  # it would be printed
+            warn_once("sampler", f"Looking at the memory failed ({error!r}); the next call begins with it again.")
+            self._has_thread, self.is_asleep = False, True
+
+    def _look_on(self, signal: LockType) -> None:
         idle_looks = 0
         while True:
             seconds = self._look()

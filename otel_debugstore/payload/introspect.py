@@ -7,7 +7,8 @@ What is used here is the interpreter's own: slots of `type`, and descriptors tha
 from __future__ import annotations
 
 import sys
-from types import GetSetDescriptorType, MemberDescriptorType
+from collections.abc import Callable, Iterable
+from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
 MISSING: Final = object()
@@ -19,6 +20,7 @@ _class_dict: Final[Any] = type.__dict__["__dict__"].__get__
 _qualified_name: Final[Any] = type.__dict__["__qualname__"].__get__
 _module: Final[Any] = type.__dict__["__module__"].__get__
 _CODE_OF_C: Final = (GetSetDescriptorType, MemberDescriptorType)
+_ONLY_TEXT: Final = frozenset({id(str)})
 
 
 def type_name(cls: type) -> str:
@@ -55,7 +57,7 @@ def field(value: object, name: str) -> Any:
         except AttributeError:  # a slot that was never filled
             return MISSING
     if held is not MISSING and class_attribute(type(held), "__get__") is not MISSING:
-        return _instance_dict(value).get(name, MISSING)
+        return instance_dict(value).get(name, MISSING)
     try:
         return object.__getattribute__(value, name)
     except AttributeError:
@@ -72,10 +74,51 @@ def library_class(module: str, name: str) -> Any:
     return getattr(sys.modules.get(module), name, None)
 
 
-def _instance_dict(value: object) -> dict[str, Any]:
-    for base in mro(type(value)):
+def holds_only(cls: type, names: Iterable[str]) -> Callable[[Any], bool]:
+    """Return what tells of instances of a class whether nothing is in them but what they hold under these names.
+
+    Of a class that inherits from one written in C nobody can tell.
+    """
+    known = frozenset(names)
+    bases = [_class_dict(base) for base in mro(cls) if base is not object]
+    slots = [
+        item
+        for base in bases
+        for name, item in base.items()
+        if type(item) is MemberDescriptorType and name not in known
+    ]
+    if any(type(base.get("__new__")) is BuiltinFunctionType for base in bases):
+        return lambda value: False
+    held = _dict_slot(cls)
+
+    def is_all(value: Any) -> bool:
+        found = () if held is None else held(value)
+        if not _ONLY_TEXT.issuperset(map(id, map(type, found))):  # then looking them up may be code of the program
+            return False
+        return known.issuperset(found) and not (slots and any(_is_filled(slot, value) for slot in slots))
+
+    return is_all
+
+
+def _is_filled(slot: Any, value: object) -> bool:
+    try:
+        slot.__get__(value)
+    except AttributeError:
+        return False
+    return True
+
+
+def instance_dict(value: object) -> dict[str, Any]:
+    """Return the attributes of an instance that are in no slot."""
+    held = _dict_slot(type(value))
+    found = None if held is None else held(value)
+    return found if type(found) is dict else {}
+
+
+def _dict_slot(cls: type) -> Callable[[Any], Any] | None:
+    """Return what gives the attributes of a class's instances, None if they have none but slots."""
+    for base in mro(cls):
         slot = _class_dict(base).get("__dict__")
         if slot is not None:
-            found = slot.__get__(value) if type(slot) is GetSetDescriptorType else None
-            return found if type(found) is dict else {}
-    return {}
+            return slot.__get__ if type(slot) is GetSetDescriptorType else None
+    return None

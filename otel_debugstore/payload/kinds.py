@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import functools
 import io
+import os
 import pathlib
 import re
 import types
@@ -19,6 +20,10 @@ from otel_debugstore.payload.walk import Handler, Plain, Walk, first
 
 ByType = dict[int, Handler]
 """Handlers by the identity of a type: its hash may be code of a metaclass."""
+
+
+_FOREIGN_PATH: Final = pathlib.PurePosixPath if os.name == "nt" else pathlib.PureWindowsPath
+"""Paths of the other kind of system."""
 
 
 def _list(walk: Walk, value: list[Any]) -> Plain:
@@ -118,6 +123,8 @@ def _timedelta(walk: Walk, value: datetime.timedelta) -> Plain:
 
 
 def _path(walk: Walk, value: pathlib.PurePath) -> Plain:
+    if type(value) is _FOREIGN_PATH:
+        return _written(walk, value)
     kind = "$path" if isinstance(value, pathlib.Path) else "$purepath"
     return walk.tagged(kind, walk.text(str(value)))
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgpack
 
-from otel_debugstore.masking import Masker, is_secret_value
+from otel_debugstore.masking import Masker
 from otel_debugstore.payload.walk import PACK, Plain, as_map
 
 _NO_SECRETS: Final = frozenset({"$enum", "$type", "$callable", "$object", "$module", "$generator", "$file", "$masked"})
@@ -55,8 +55,9 @@ def _tagged(plain: dict[str, Any], masker: Masker) -> Plain:
         return plain if _same(pairs, content) else {"$map": pairs}
     if tag == "$dataframe":
         return _table(plain, content, masker)
-    if tag == "$series" and masker.mask_key(content.get("name")):
-        return {tag: {**content, "head": {"$masked": masker.key_kind(content["name"])}}}
+    if tag == "$series" and (kind := masker.key_kind(content.get("name"))) is not None:
+        is_secret = _can_be_secret(kind, content["head"], masker)
+        return {tag: {**content, "head": {"$masked": kind}}} if is_secret else plain
     if tag == "$ndarray":  # numbers, in which letters are chance
         items = {name: mask_plain(content[name], masker) for name in ("items", "head") if name in content}
         return plain if all(items[name] is content[name] for name in items) else {tag: {**content, **items}}
@@ -67,6 +68,9 @@ def _tagged(plain: dict[str, Any], masker: Masker) -> Plain:
 
 
 def _map(plain: dict[str, Any], masker: Masker) -> Plain:
+    if (named := masker.pair_kind(plain)) is not None and _can_be_secret(named[1], plain[named[0]], masker):
+        plain = plain | {named[0]: {"$masked": named[1]}}
+        return _map(plain, masker)
     pairs = [(key, value, *_pair([key, value], masker)) for key, value in plain.items()]
     if all(key is new_key and value is new_value for key, value, new_key, new_value in pairs):
         return plain
@@ -78,7 +82,7 @@ def _pair(pair: list[Any], masker: Masker) -> list[Any]:
     """Return a key and its value; the same object if there is no secret in them."""
     key, value = pair
     kind = masker.key_kind(key)
-    if kind is not None and _can_be_secret(value):
+    if kind is not None and _can_be_secret(kind, value, masker):
         return [key, {"$masked": kind}]
     is_name = type(key) is str and len(key) < _SHORTEST_SECRET
     masked = [key if is_name else mask_plain(key, masker), mask_plain(value, masker)]
@@ -90,7 +94,8 @@ def _list(plain: list[Any], masker: Masker) -> list[Any]:
         return _pair(plain, masker)
     masked = [mask_plain(item, masker) for item in plain]
     for place, (flag, item) in enumerate(pairwise(plain), 1):
-        if masked[place] is item and _can_be_secret(item) and (kind := masker.flag_kind(flag, item)) is not None:
+        kind = masker.flag_kind(flag, item) if masked[place] is item else None
+        if kind is not None and _can_be_secret(kind, item, masker):
             masked[place] = {"$masked": kind}
     return plain if _same(masked, plain) else masked
 
@@ -99,7 +104,7 @@ def _table(plain: dict[str, Any], content: dict[str, Any], masker: Masker) -> Pl
     kinds = [_column_kind(name, masker) for name, _ in content["columns"]]
     rows = [
         [
-            mask_plain(item, masker) if kind is None or not _can_be_secret(item) else {"$masked": kind}
+            mask_plain(item, masker) if kind is None or not _can_be_secret(kind, item, masker) else {"$masked": kind}
             for kind, item in zip(kinds, row, strict=True)
         ]
         for row in content["rows"]
@@ -115,10 +120,10 @@ def _column_kind(name: Plain, masker: Masker) -> str | None:
     return next((kind for part in parts if (kind := masker.key_kind(part)) is not None), None)
 
 
-def _can_be_secret(value: Plain) -> bool:
+def _can_be_secret(kind: str, value: Plain, masker: Masker) -> bool:
     if type(value) is dict and len(value) == 1 and _NO_SECRETS.intersection(value):
         return False
-    return is_secret_value(value)
+    return masker.is_secret(kind, value)
 
 
 def _same(new: list[Any], old: list[Any]) -> bool:

@@ -15,6 +15,8 @@ from otel_debugstore.payload.introspect import (
     MISSING,
     class_attribute,
     field,
+    holds_only,
+    instance_dict,
     is_importable,
     library_class,
     mro,
@@ -29,6 +31,7 @@ MAX_SUMMARY_NS: Final = 5_000_000
 
 _args_of: Final[Any] = vars(BaseException)["args"].__get__
 _cause_of: Final[Any] = vars(BaseException)["__cause__"].__get__
+_OF_PYDANTIC: Final = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 _MAX_KNOWN: Final = 4096
 _known: dict[int, tuple[weakref.ref[type], Handler]] = {}
 _summaries: dict[int, tuple[type, Callable[[Any], Any]]] = {}
@@ -90,8 +93,9 @@ def _enum(cls: type) -> Handler | None:
         return None
 
     def capture(walk: Walk, value: Any) -> Plain:
-        name = field(value, "_name_")
-        if type(name) is not str:  # a combination of flags
+        name, members = field(value, "_name_"), class_attribute(cls, "_member_map_")
+        if type(name) is not str or type(members) is not dict or members.get(name) is not value:
+            # A combination of flags. Some versions of Python name it "X|Y", but not as a member.
             return walk.summary("$enum", {"type": type_name(cls), "value": walk.value(field(value, "_value_"))})
         walk.replayable &= is_importable(cls)
         return walk.tagged("$enum", {"type": type_name(cls), "name": name})
@@ -120,7 +124,7 @@ def _named_tuple(cls: type) -> Handler | None:
 
     def capture(walk: Walk, value: Any) -> Plain:
         values = tuple.__getitem__(value, slice(None))
-        walk.replayable &= len(values) == len(names) and is_importable(cls)
+        walk.replayable &= len(values) == len(names) and not instance_dict(value) and is_importable(cls)
         return walk.fields("$namedtuple", value, cls, list(zip(names, values, strict=False)))
 
     return capture
@@ -130,13 +134,15 @@ def _pydantic(cls: type) -> Handler | None:
     names = class_attribute(cls, "__pydantic_fields__")
     if type(names) is not dict or not any(base is library_class("pydantic", "BaseModel") for base in mro(cls)):
         return None
+    is_all = holds_only(cls, [*names, *_OF_PYDANTIC])
 
     def capture(walk: Walk, value: Any) -> Plain:
         pairs = _pairs(value, list(names))
         extra, private = field(value, "__pydantic_extra__"), field(value, "__pydantic_private__")
         if type(extra) is dict:
             pairs += [(name, item) for name, item in dict.items(extra) if type(name) is str]
-        walk.replayable &= not private and not extra and len(pairs) == len(names) and is_importable(cls)
+        is_whole = not private and not extra and len(pairs) == len(names) and is_all(value)
+        walk.replayable &= is_whole and is_importable(cls)
         set_names = field(value, "__pydantic_fields_set__")
         return walk.fields("$pydantic", value, cls, pairs, set=sorted(name for name in set_names if type(name) is str))
 
@@ -152,11 +158,12 @@ def _fields(cls: type) -> Handler | None:
         tag, names = "$struct", _struct_names(cls)
     if names is None:
         return None
-    expected = names
+    expected, is_all = names, holds_only(cls, names)
 
     def capture(walk: Walk, value: Any) -> Plain:
         pairs = _pairs(value, expected)
-        walk.replayable &= tag == "$dataclass" and len(pairs) == len(expected) and is_importable(cls)
+        is_whole = tag == "$dataclass" and len(pairs) == len(expected) and is_all(value)
+        walk.replayable &= is_whole and is_importable(cls)
         return walk.fields(tag, value, cls, pairs)
 
     return capture

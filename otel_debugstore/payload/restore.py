@@ -130,8 +130,10 @@ def _array(content: dict[str, Any]) -> Any:
         raise NotReplayableError("The payload holds the head of an array. Choose one that is marked as replayable.")
     dtype = numpy.dtype(content["dtype"])
     if "items" in content:
-        return numpy.array(_value(content["items"]), dtype=dtype).reshape(content["shape"])
-    return numpy.frombuffer(content["data"], dtype=dtype).reshape(content["shape"]).copy()
+        values = numpy.array(_value(content["items"]), dtype=dtype)
+    else:
+        values = numpy.frombuffer(content["data"], dtype=dtype)
+    return values.reshape(content["shape"]).copy(order=content.get("order", "C"))
 
 
 def _scalar(content: dict[str, Any]) -> Any:
@@ -189,6 +191,8 @@ _MAKERS: Final[dict[str, Callable[[Any], Any]]] = {
     "$timedelta": lambda content: datetime.timedelta(*content),
     "$path": lambda content: pathlib.Path(_value(content)),
     "$purepath": lambda content: pathlib.PurePath(_value(content)),
+    "$pureposixpath": lambda content: pathlib.PurePosixPath(_value(content)),
+    "$purewindowspath": lambda content: pathlib.PureWindowsPath(_value(content)),
     "$regex": lambda content: re.compile(_value(content[0]), content[1]),
     "$namespace": lambda content: types.SimpleNamespace(**_value(content)),
     "$constant": lambda content: {"Ellipsis": ..., "NotImplemented": NotImplemented}[content],

@@ -39,7 +39,9 @@ def _array(walk: Walk, value: Any) -> Plain:
     base, mapped = library_class("numpy", "ndarray"), library_class("numpy", "memmap")
     plain = base.view(value, base)
     dtype = plain.dtype
-    content = {"dtype": dtype.str, "shape": list(plain.shape)}
+    content: dict[str, Any] = {"dtype": dtype.str, "shape": list(plain.shape)}
+    if plain.flags.f_contiguous and not plain.flags.c_contiguous:
+        content["order"] = "F"
     if type(value) is not base:
         walk.replayable = False
         content["type"] = type_name(type(value))

@@ -19,6 +19,8 @@ class Finding(NamedTuple):
     """A row of `patterns`.
 
     Attributes:
+        observations: How many occurrences were seen that show that time could be saved: each once, whatever it stands
+            for.
         is_sampled: Whether it is of the traces that were looked at only.
         proofs: How many occurrences show that time could be saved; None for all.
     """
@@ -30,6 +32,7 @@ class Finding(NamedTuple):
     calls: float
     total_ns: float
     saved_ns: float
+    observations: int
     detail: str
     trace_ids: tuple[str, ...]
     is_sampled: bool = True

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from otel_debugstore import attributes as names
 from otel_debugstore_analysis.analyses._found import Finding, Found
+from otel_debugstore_analysis.analyses._points import PROCESS
 from otel_debugstore_analysis.analyses._quantiles import Floats
 from otel_debugstore_analysis.analyses._structure import Ints
 from otel_debugstore_analysis.query import Engine, Selection, tables
@@ -41,6 +42,8 @@ _CALLS_THAT_GROW: Final = 8
 _GROWS: Final = 0.5
 _COSTS: Final = 0.7
 _EVIDENCE: Final = 3
+_TASK: Final = (*PROCESS, "task")
+"""What tells first calls apart: of each process the calls of each component."""
 
 
 def cold_starts(engine: Engine, selection: Selection, limit: int) -> Found:
@@ -58,30 +61,23 @@ def cold_starts(engine: Engine, selection: Selection, limit: int) -> Found:
         first_ns, median_ns, calls, _ = slowest[0]
         detail = f"first call of a process {first_ns / max(median_ns, 1):,.1f} times the median of {calls:,} there"
         count = len(processes)
-        findings.append(
-            Finding("cold_start", None, component, count, count, total_ns, saved_ns, detail, traces, is_sampled=False)
-        )
+        sums = (count, count, total_ns, saved_ns, count)
+        findings.append(Finding("cold_start", None, component, *sums, detail, traces, is_sampled=False))
     return Found(sorted(findings, key=lambda one: one.order)[:limit], len(findings))
 
 
 def _first_calls(selected: Filter) -> ir.Table:
     """Return component, first duration, median, calls and trace, a row a process whose first call was slow."""
     timed = _timed(selected)  # not those that are joined, by columns: Ibis would make them a common table
-    groups = timed.group_by("session", "process", "task").aggregate(
+    groups = timed.group_by(*_TASK).aggregate(
         calls=timed.count(), begin_ns=timed.start_ns.min(), median_ns=timed.duration_ns.quantile(0.5)
     )
     groups = groups.filter(groups.calls >= _MANY_CALLS)
     spans = _timed(selected, "component", "trace_id")
-    is_first = [
-        spans.session == groups.session,
-        spans.process == groups.process,
-        spans.task == groups.task,
-        spans.start_ns == groups.begin_ns,
-    ]
-    both = spans.join(groups, is_first)
+    both = spans.join(groups, [*(spans[name] == groups[name] for name in _TASK), spans.start_ns == groups.begin_ns])
     slower_ns = both.duration_ns - both.median_ns
     both = both.filter(both.duration_ns >= both.median_ns * _TIMES_SLOWER, slower_ns >= _LEAST_NS)
-    firsts = both.group_by("session", "process", "task").aggregate(
+    firsts = both.group_by(*_TASK).aggregate(
         component=both.component.max(),
         first_ns=both.duration_ns.max(),
         median_ns=both.median_ns.max(),
@@ -94,9 +90,9 @@ def _first_calls(selected: Filter) -> ir.Table:
 
 
 def _timed(selected: Filter, *columns: str) -> ir.Table:
-    spans = selected.apply(tables.spans(attributes_among(selected.fields)))
-    key = {"process": spans.pid.fill_null(-1), "task": spans.component.fill_null("")}
-    found = spans.select("session", "start_ns", "duration_ns", *columns, **key)
+    spans = selected.apply(tables.spans(attributes_among((*selected.fields, *PROCESS))))
+    key = {"pid": spans.pid.fill_null(-1), "task": spans.component.fill_null("")}
+    found = spans.mutate(**key).select(*_TASK, "start_ns", "duration_ns", *columns)
     return found.filter(found.start_ns.notnull(), found.duration_ns >= 0)
 
 
@@ -134,7 +130,8 @@ def _growing(spans: SpanFrame, row: Ints, size: Floats, name: str) -> Finding | 
     traces = tuple(dict.fromkeys(spans.trace_ids[int(number)] for number in spans.trace[row[slowest]]))[:_EVIDENCE]
     component = spans.components[int(spans.component[row[0]])]
     calls, saved_ns = float(weight.sum()), float(beyond_ns @ weight)
-    return Finding("growing_input", None, component, 1, calls, float(duration_ns @ weight), saved_ns, detail, traces)
+    sums = (1, calls, float(duration_ns @ weight), saved_ns, 1)
+    return Finding("growing_input", None, component, *sums, detail, traces)
 
 
 def _rank_correlation(one: Floats, other: Floats) -> float:

@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
+
 from otel_debugstore_analysis.analyses._wanted import Key, Wanted, WantedValues, wanted_spans
-from otel_debugstore_analysis.query import Engine, Selection, tables
+from otel_debugstore_analysis.query import Engine, Selection, SpanFrame, tables
+from otel_debugstore_analysis.query._columns import Coded, Codes
 from otel_debugstore_analysis.query._groups import FAR_NS, Grouped, Shape, grouped, percentiles, reached
-from otel_debugstore_analysis.query._selection import Filter
+from otel_debugstore_analysis.query._selection import INSTANCE, Filter
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 SESSION: Final = ("session",)
-PROCESS: Final = ("session", "pid")
+PROCESS: Final = ("session", INSTANCE, "pid")
+"""What tells processes apart, here and in all analyses; see `INSTANCE`."""
 INTERVAL: Final = ("interval",)
 _SHARES: Final = (("p50_ns", 0.5), ("p95_ns", 0.95))
 _SECOND: Final = 1_000_000_000
@@ -37,7 +41,7 @@ class Point(NamedTuple):
     """What one session, process or interval says of a group.
 
     Attributes:
-        unit: The session; session and process id; or the interval's number.
+        unit: The session; the values of `PROCESS`; or the interval's number.
         first_ns: When its first span of the group began.
         calls, errors: How many, by weights.
         p50_ns, p95_ns: None where no duration is known.
@@ -105,10 +109,25 @@ def points(
     return found
 
 
+def units(frame: SpanFrame, unit: tuple[str, ...]) -> Codes:
+    """Return by span the number of the session or process that it is of, from 0 on.
+
+    Args:
+        frame: Spans with `PROCESS` among their columns.
+        unit: `SESSION` or `PROCESS`.
+    """
+    found = np.unique(frame.session, return_inverse=True)[1]
+    for name in unit[1:]:
+        values = frame.extra[name]
+        numbers = values.codes if isinstance(values, Coded) else np.unique(values, return_inverse=True)[1]
+        found = np.unique(found * (int(numbers.max(initial=0)) + 1) + numbers, return_inverse=True)[1]
+    return found.astype(np.int32)
+
+
 def _points(
     columns: tuple[str, ...], shape: Filter, values: WantedValues, unit: tuple[str, ...], is_weighted: bool
 ) -> ir.Table:
-    spans = on_grid(wanted_spans(columns, shape, values), unit)
+    spans = on_grid(wanted_spans(columns, shape, values, () if unit == INTERVAL else unit), unit)
     groups = tuple(dict.fromkeys((*columns, *unit)))
     spans = reached(spans, groups) if is_weighted else spans
     measures = {

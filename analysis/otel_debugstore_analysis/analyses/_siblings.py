@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +9,6 @@ import numpy as np
 
 from otel_debugstore import attributes as names
 from otel_debugstore_analysis.analyses._found import (
-    MANY,
     NOTHING,
     Finding,
     Found,
@@ -21,16 +17,15 @@ from otel_debugstore_analysis.analyses._found import (
     evidence,
     groups,
 )
-from otel_debugstore_analysis.analyses._quantiles import Floats
+from otel_debugstore_analysis.analyses._needs import broken, needed, of_own_component
+from otel_debugstore_analysis.analyses._points import PROCESS, units
 from otel_debugstore_analysis.analyses._structure import Bools, Ints
-from otel_debugstore_analysis.query._frame import Coded, SpanFrame
+from otel_debugstore_analysis.query._columns import Coded, Codes
+from otel_debugstore_analysis.query._frame import SpanFrame
 
 MANY_CALLS: Final = 5
 _LEAST_IDLE_SHARE: Final = 0.5
 _LEAST_IDLE_PART: Final = 0.1
-_SEED: Final = 20_220_822
-_RUNS: Final = 20
-_CALLS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -43,12 +38,14 @@ class Calls:
         parent: The rows of their parents.
         is_after: Whether the call is below the same parent as the one before it here, and began when all calls
             before it below that parent had ended.
+        needs: By row of the frame that of the call whose result it is known to need; -1 for none.
     """
 
     spans: SpanFrame
     row: Ints
     parent: Ints
     is_after: Bools
+    needs: Ints
 
     @staticmethod
     def of(spans: SpanFrame) -> Calls:
@@ -57,30 +54,37 @@ class Calls:
         row = row[np.lexsort((spans.start_ns[row], spans.parent[row]))]
         parent = spans.parent[row].astype(np.int64)
         is_first = np.diff(parent, prepend=-1) != 0
-        return Calls(spans, row, parent, ~is_first & _after_all(spans, row, is_first))
+        is_after = ~is_first & _after_all(spans, row, is_first)
+        return Calls(spans, row, parent, is_after, needed(spans, row, parent))
 
-    def by_component(self) -> tuple[Ints, Bools, Bools]:
-        """Return the rows of calls by parent, component and begin; which begin a group; which are after all before."""
-        component = self.spans.component[self.row]
-        order = np.lexsort((np.arange(len(self.row)), component, self.parent))
-        row, parent, component = self.row[order], self.parent[order], component[order]
-        is_first = (np.diff(parent, prepend=-1) != 0) | (np.diff(component, prepend=-1) != 0)
+    def by_component(self, *further: Codes) -> tuple[Ints, Bools, Bools]:
+        """Return the rows of calls by parent, component and begin; which begin a group; which are after all before.
+
+        Args:
+            further: By row of the frame what else the calls of a group have in common.
+        """
+        keys = [codes[self.row] for codes in (*further, self.spans.component)] + [self.parent]
+        order = np.lexsort((np.arange(len(self.row)), *keys))
+        row = self.row[order]
+        is_first = np.zeros(len(row), np.bool_)
+        for key in keys:
+            is_first |= np.diff(key[order], prepend=-1) != 0
         return row, is_first, ~is_first & _after_all(self.spans, row, is_first)
 
 
 def n_plus_one(calls: Calls, limit: int) -> Found:
-    """Return calls of one component, many and one after the other below one parent."""
+    """Return calls of one component, many and one after the other below one parent, of which none needs another."""
     row, is_first, is_after = calls.by_component()
-    first, count = _runs(is_first | ~is_after)
+    first, count = runs(broken(is_first | ~is_after, row, of_own_component(calls.spans, calls.needs)))
     kept = count >= MANY_CALLS
-    found = _occurrences(calls, row, first[kept], count[kept])
+    found = occurrences(calls, row, first[kept], count[kept])
     return _as_found(calls, found, "n_plus_one", limit, "{each:,.0f} calls below a parent, one after the other")
 
 
 def retries(calls: Calls, limit: int) -> Found:
-    """Return failed calls that were followed by another of the same component below the same parent."""
+    """Return failed calls that were followed by another with the same input below the same parent."""
     spans = calls.spans
-    row, _, is_after = calls.by_component()
+    row, _, is_after = calls.by_component(inputs(spans))
     failed = np.flatnonzero(is_after[1:] & spans.is_error[row[:-1]])
     before, after = row[failed], row[failed + 1]
     parent = spans.parent[before]
@@ -103,12 +107,11 @@ def repeated(calls: Calls, limit: int) -> Found:
     if not isinstance(digest, Coded):
         return NOTHING
     output = spans.extra.get(names.OUTPUT_DIGEST)
-    pid = spans.extra["pid"]
     has_input = np.array([text is not None for text in digest.values])[digest.codes]
     row = np.flatnonzero(has_input & ~spans.is_error)
-    process = np.unique(np.nan_to_num(np.asarray(pid)[row], nan=-1.0), return_inverse=True)[1]
+    process = units(spans, PROCESS)[row]
     returned = output.codes[row] if isinstance(output, Coded) else np.zeros(len(row), np.int32)
-    keys = (returned, digest.codes[row], spans.component[row], process, spans.session[row], spans.trace[row])
+    keys = (returned, digest.codes[row], spans.component[row], process, spans.trace[row])
     order = np.lexsort((np.arange(len(row)), *keys))
     row = row[order]
     is_new = np.zeros(len(row), np.bool_)
@@ -121,9 +124,9 @@ def repeated(calls: Calls, limit: int) -> Found:
     parent = spans.parent[row]
     outermost = (parent < 0) | (of[parent] != number)
     row, number = row[outermost], number[outermost]
-    first, count = _runs(np.diff(number, prepend=0) != 0)
+    first, count = runs(np.diff(number, prepend=0) != 0)
     kept = count > 1
-    found = _occurrences(calls, row, first[kept], count[kept])
+    found = occurrences(calls, row, first[kept], count[kept])
     return _as_found(calls, found, "repeated_call", limit, "{each:,.1f} times with one input in a trace and process")
 
 
@@ -149,45 +152,6 @@ def lockstep_waits(calls: Calls, limit: int) -> Found:
     return _as_found(calls, found, "lockstep_wait", limit, "waited {saved_share:.0%} of its time between its children")
 
 
-def serial(calls: Calls, limit: int) -> Found:
-    """Return calls one after the other below one parent, none of which is known to need an earlier one's result."""
-    spans, row = calls.spans, calls.row
-    follows = calls.is_after & ~_needs_the_one_before(spans, row)
-    follows[1:] &= ~(spans.is_error[row[:-1]] & (spans.component[row[1:]] == spans.component[row[:-1]]))
-    first, count = _runs(~follows)
-    run = np.repeat(np.arange(len(first)), count)
-    components, kinds = _sets(run, spans.component[row].astype(np.int64), len(first), len(spans.components))
-    kept = (count > 1) & ((kinds > 1) | (count < MANY_CALLS))
-    found = _occurrences(calls, row, first[kept], count[kept])._replace(component=components[kept])
-    begin, length = first[kept], count[kept]
-    made, total = groups(found, limit)
-    findings = []
-    for group in made:
-        place = int(group.members[0])
-        of_run = spans.component[row[begin[place] : begin[place] + length[place]]]
-        named = [component_of(spans, int(code)) or "" for code in dict.fromkeys(of_run[: 10 * MANY].tolist())]
-        text = ", ".join(named[:MANY]) + (", ..." if len(named) > MANY else "")
-        each = group.calls / group.occurrences
-        looked_at = group.members[:_RUNS].tolist()
-        swapped = _swapped([spans.component[row[begin[m] : begin[m] + length[m]]].tolist() for m in looked_at])
-        detail = f"{each:,.1f} calls one after the other, none known to need another"
-        if swapped:
-            detail += f"; in {swapped / len(looked_at):.0%} they come in another order than elsewhere"
-        traces = evidence(spans, found.trace[group.members])
-        parent = component_of(spans, group.parent)
-        sums = (group.occurrences, group.calls, group.total_ns, group.saved_ns)
-        proofs = group.occurrences * swapped / len(looked_at)
-        findings.append(Finding("serial_calls", parent, text, *sums, detail, traces, proofs=proofs))
-    return Found(findings, total)
-
-
-def _swapped(runs: Sequence[list[int]]) -> int:
-    """Return in how many runs two components come in another order than in most: these don't need each other."""
-    pairs = [set(itertools.combinations(dict.fromkeys(components[:_CALLS]), 2)) for components in runs]
-    counts = Counter(pair for some in pairs for pair in some)
-    return sum(any((counts[pair[::-1]], pair[::-1]) > (counts[pair], pair) for pair in some) for some in pairs)
-
-
 def _after_all(spans: SpanFrame, row: Ints, is_first: Bools) -> Bools:
     """Return which calls began when all before them in their group had ended."""
     if not len(row):
@@ -204,13 +168,13 @@ def _after_all(spans: SpanFrame, row: Ints, is_first: Bools) -> Bools:
     return is_after
 
 
-def _runs(is_first: Bools) -> tuple[Ints, Ints]:
+def runs(is_first: Bools) -> tuple[Ints, Ints]:
     """Return where runs begin, and how long they are."""
     first = np.flatnonzero(is_first)
     return first, np.diff(first, append=len(is_first))
 
 
-def _occurrences(calls: Calls, row: Ints, first: Ints, count: Ints) -> Occurrences:
+def occurrences(calls: Calls, row: Ints, first: Ints, count: Ints) -> Occurrences:
     """Return runs of calls of which all but the longest would be saved."""
     spans = calls.spans
     if not len(first):
@@ -244,25 +208,11 @@ def _as_found(calls: Calls, found: Occurrences, pattern: str, limit: int, detail
         parent, component = component_of(calls.spans, group.parent), component_of(calls.spans, group.component)
         sums = (group.occurrences, group.calls, group.total_ns, group.saved_ns)
         traces = evidence(calls.spans, found.trace[group.members])
-        findings.append(Finding(pattern, parent, component, *sums, text, traces))
+        findings.append(Finding(pattern, parent, component, *sums, len(group.members), text, traces))
     return Found(findings, total)
 
 
-def _needs_the_one_before(spans: SpanFrame, row: Ints) -> Bools:
-    """Return which calls have for input what the call before them returned."""
-    given, returned = spans.extra.get(names.INPUT_DIGEST), spans.extra.get(names.OUTPUT_DIGEST)
-    needs = np.zeros(len(row), np.bool_)
-    if isinstance(given, Coded) and isinstance(returned, Coded):
-        code = {text: number for number, text in enumerate(returned.values) if text is not None}
-        as_returned = np.array([code.get(text or "", -1) for text in given.values])
-        needs[1:] = as_returned[given.codes[row[1:]]] == returned.codes[row[:-1]]
-    return needs
-
-
-def _sets(run: Ints, component: Ints, count: int, width: int) -> tuple[Ints, Ints]:
-    """Return by run a number that stands for the set of its components, and how many these are."""
-    width = max(width, 1)
-    cells = np.unique(run * width + component)
-    chance: Floats = np.random.default_rng(_SEED).random(width)
-    number = np.bincount(cells // width, chance[cells % width], count)
-    return np.unique(number, return_inverse=True)[1].astype(np.int64), np.bincount(cells // width, minlength=count)
+def inputs(spans: SpanFrame) -> Codes:
+    """Return a code for the input of each call; one for all where none is known."""
+    digest = spans.extra.get(names.INPUT_DIGEST)
+    return digest.codes if isinstance(digest, Coded) else np.zeros(len(spans), np.int32)

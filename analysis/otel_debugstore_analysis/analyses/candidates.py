@@ -6,10 +6,11 @@ in nanoseconds saved for each second of observation, so that they can be compare
 
     expected_ns_per_s = saved_ns_per_s * confidence,    confidence = n / (n + 1.96^2)
 
-where n is the number of runs that it was seen in (or of occurrences that prove the habit: see `patterns`). That is the
-lower end of Wilson's 95 % interval of a share that was n of n: how often, at least, it can be expected to save
-something where it did so n times. So what was seen twice comes after what was seen two hundred times, if they save the
-same.
+where n is the number of recorded runs that would have been shorter (or of recorded occurrences that prove the habit:
+see `patterns`), each counted once, however many calls it stands for. That is the lower end of Wilson's 95 % interval of
+a share that was n of n: how often, at least, it can be expected to save something where it did so n times. So what was
+seen twice comes after what was seen two hundred times, if they save the same. A habit that nothing proves is no
+candidate.
 
 Savings overlap: making a component faster and calling it less often save the same time once. They must not be added up.
 
@@ -18,10 +19,11 @@ Sources: those of `whatif` and `patterns`; Wilson (1927).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_debugstore.errors import QueryError
+from otel_debugstore_analysis.analyses._points import PROCESS
 from otel_debugstore_analysis.analyses.patterns import patterns_of, spans_of
 from otel_debugstore_analysis.analyses.statistics import wilson
 from otel_debugstore_analysis.analyses.whatif import whatif_of
@@ -130,7 +132,7 @@ def candidates(
     kept = [
         one
         for one in found
-        if one.saved_ns_per_s > 0
+        if one.expected_ns_per_s > 0
         and one.use is not None
         and one.use.executions >= min_executions
         and one.use.mean_ns >= min_duration_ns
@@ -159,7 +161,7 @@ def _faster(table: Table, share: float, uses: _Uses) -> list[_Candidate]:
                 component=component,
                 where=first["workflow"],
                 saved_ns_per_s=float(sum(row["saved_ns_per_s"] or 0.0 for row in saving)),
-                observations=sum(row["runs"] for row in saving),
+                observations=sum(row["observations"] for row in saving),
                 p95_saved_ns=max(row["p95_saved_ns"] for row in saving),
                 detail=f"{share:.0%} less time of its own saves {first['saved_share']:.1%} of {first['workflow']}",
                 trace_ids=tuple(evidence)[:EVIDENCE],
@@ -176,7 +178,7 @@ def _habits(table: Table, uses: _Uses) -> list[_Candidate]:
             component=row["component"],
             where=row["parent"],
             saved_ns_per_s=float(row["saved_ns_per_s"] or 0.0),
-            observations=row["proofs"],
+            observations=row["observations"],
             p95_saved_ns=None,
             detail=row["detail"],
             trace_ids=row["trace_ids"],
@@ -199,8 +201,8 @@ def _uses(engine: Engine, selection: Selection) -> _Uses:
 
 
 def _by_component(shape: Filter, limit: int) -> ir.Table:
-    spans = shape.apply(tables.spans(attributes_among(shape.fields)))
-    processes = spans.group_by("component", "session", "pid").aggregate(
+    spans = shape.apply(tables.spans(attributes_among((*shape.fields, *PROCESS))))
+    processes = spans.group_by("component", *PROCESS).aggregate(
         calls=spans.sample_weight.sum(),
         total_ns=(spans.duration_ns.cast("float64") * spans.sample_weight).sum().fill_null(0.0),
     )
@@ -229,9 +231,16 @@ def _row(one: _Candidate) -> tuple[Any, ...]:
     )
 
 
-def _notes(found: list[_Candidate], kept: list[_Candidate]) -> tuple[str, ...]:
+def _notes(found: list[_Candidate], kept: list[_Candidate]) -> Iterator[str]:
+    unproven = sum(not one.observations for one in found)
+    if unproven:
+        yield (
+            f"{unproven:,} of the habits are left out: nothing shows that these calls could be made side by side. "
+            "`debugstore patterns` lists them."
+        )
     if kept:
-        return ("Savings overlap: what several candidates save must not be added up.",)
-    return (
-        ("No candidate has so many calls of that duration.",) if found else ("Nothing was found that would save time.",)
-    )
+        yield "Savings overlap: what several candidates save must not be added up."
+    elif len(found) > unproven:
+        yield "No candidate has so many calls of that duration."
+    else:
+        yield "Nothing was found that would save time."

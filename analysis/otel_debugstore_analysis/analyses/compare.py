@@ -11,7 +11,8 @@ over that before, with the bootstrap's 95 % interval. The verdict is
 - `equal` where the whole interval is within `min_effect` of 1;
 - `undecided` otherwise. With fewer than three units on a side nothing can be decided.
 
-`children` and `critical_path` compare the structure of a sample of traces of each set: see `_differences`.
+`children` and `critical_path` compare the structure of a sample of traces of each set, with the same unit: see
+`_differences`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from otel_debugstore_analysis.analyses._differences import children_compared, cr
 from otel_debugstore_analysis.analyses._points import PROCESS, SESSION, Point, points
 from otel_debugstore_analysis.analyses._quantiles import Floats
 from otel_debugstore_analysis.analyses._wanted import Key, Wanted
+from otel_debugstore_analysis.analyses.statistics import MIN_UNITS as MIN_UNITS
 from otel_debugstore_analysis.analyses.statistics import Ratio, benjamini_hochberg, ratio_of_medians, welch
 from otel_debugstore_analysis.query import Engine, Selection, Table, frame, tables
 from otel_debugstore_analysis.query._groups import Grouped, Shape, columns_of, grouped, titles
@@ -39,8 +41,6 @@ Side = Selection | Sequence[str]
 """Spans: a selection, or those of sessions."""
 
 MIN_EFFECT: Final = 0.03
-MIN_UNITS: Final = 3
-"""With fewer on a side nothing is decided: of equal sets, too many would be called different."""
 FEW_UNITS: Final = 5
 """With fewer on a side it is said that they are few."""
 MAX_UNITS: Final = 1_000
@@ -95,7 +95,7 @@ class Verdict(NamedTuple):
 class _Side(NamedTuple):
     selection: Selection
     units: list[Key]
-    """Session, process, and when its first and its last span began."""
+    """The process (`PROCESS`: its session comes first), and when its first and its last span began."""
     groups: Grouped
 
 
@@ -135,12 +135,17 @@ def compare(
     if missing:
         notes = (f"No span is selected {' or '.join(missing)}: there is nothing to compare.",)
         return Comparison(Table(titles((*columns, *COLUMNS)), [], 0, notes), *_nothing(), of_sides)
-    components = _components(engine, columns, sides, min_effect, limit)
+    unit = _unit(sides)
+    components = _components(engine, columns, sides, unit, min_effect, limit)
     if not max_traces:
         return Comparison(components, *_nothing(), of_sides)
-    frames = [frame(engine, selection=s.selection, max_traces=max_traces, max_spans=MAX_SPANS) for s in sides]
-    children = children_compared(frames[0], frames[1], limit)
-    return Comparison(components, children, critical_paths_compared(frames[0], frames[1], limit), of_sides)
+    before_frame, after_frame = (
+        frame(engine, selection=one.selection, max_traces=max_traces, max_spans=MAX_SPANS, columns=PROCESS)
+        for one in sides
+    )
+    children = children_compared(before_frame, after_frame, unit, limit)
+    path = critical_paths_compared(before_frame, after_frame, unit, limit)
+    return Comparison(components, children, path, of_sides)
 
 
 def of_commit(engine: Engine, commit: str) -> Selection:
@@ -199,7 +204,7 @@ def _side(engine: Engine, columns: tuple[str, ...], side: Side, max_groups: int)
 
 
 def _units(shape: Filter, limit: int) -> ir.Table:
-    spans = shape.apply(tables.spans(attributes_among(shape.fields)))
+    spans = shape.apply(tables.spans(attributes_among((*shape.fields, *PROCESS))))
     units = spans.group_by(*PROCESS).aggregate(first_ns=spans.start_ns.min(), last_ns=spans.start_ns.max())
     return units.order_by(*PROCESS).limit(limit)
 
@@ -215,10 +220,14 @@ def _variants_of() -> ir.Table:
 
 
 def _components(
-    engine: Engine, columns: tuple[str, ...], sides: Sequence[_Side], min_effect: float, limit: int
+    engine: Engine,
+    columns: tuple[str, ...],
+    sides: Sequence[_Side],
+    unit: tuple[str, ...],
+    min_effect: float,
+    limit: int,
 ) -> Table:
     keys = list(dict.fromkeys(key for side in sides for key in side.groups.keys))
-    unit = _unit(sides)
     series = [points(engine, Wanted.of(columns, side.selection, keys), unit, side.groups.is_weighted) for side in sides]
     pairs = [(_medians(series[0][key]), _medians(series[1][key])) for key in keys]
     measured = [dict(zip(side.groups.keys, side.groups.table.dicts(), strict=True)) for side in sides]
@@ -266,6 +275,8 @@ def _number(value: float) -> float | None:
 def _notes(sides: Sequence[_Side], unit: tuple[str, ...], pairs: Sequence[tuple[Floats, Floats]]) -> list[str]:
     name = "sessions" if unit == SESSION else "processes"
     notes = list(dict.fromkeys(note for side in sides for note in side.groups.table.notes))
+    if sides[0].selection == sides[1].selection:
+        notes.append("Both sets are the same spans, so that nothing can be different: compare two sets.")
     counts = [max(len(pair[number]) for pair in pairs) for number in range(2)]
     found = f"{counts[0]:,} {name} before and {counts[1]:,} after"
     if min(counts) < MIN_UNITS:
@@ -290,8 +301,8 @@ def _notes(sides: Sequence[_Side], unit: tuple[str, ...], pairs: Sequence[tuple[
 def _sides(sides: Sequence[_Side]) -> Table:
     rows: list[tuple[Any, ...]] = []
     for name, side in zip(("before", "after"), sides, strict=True):
-        first = min((unit[2] for unit in side.units if unit[2] is not None), default=None)
-        last = max((unit[3] for unit in side.units if unit[3] is not None), default=None)
+        first = min((unit[-2] for unit in side.units if unit[-2] is not None), default=None)
+        last = max((unit[-1] for unit in side.units if unit[-1] is not None), default=None)
         rows.append((name, len({unit[0] for unit in side.units}), len(side.units), first, last))
     return Table(_SIDE_COLUMNS, rows)
 

@@ -27,11 +27,13 @@ from otel_debugstore_analysis.analyses._runs import Runs, no_runs, slowest
 from otel_debugstore_analysis.analyses._structure import Bools, Ints, Structure, along, structure
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table
 from otel_debugstore_analysis.query._frame import MAX_SPANS, MAX_TRACES, SpanFrame, frame
+from otel_debugstore_analysis.query._trace import whole_id
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 GROUPS: Final = ("component", "layer", "service")
+MAX_SEGMENTS: Final = 200
 _MAX_NS: Final = 2**63 - 1
 _SHARES: Final = (0.5, 0.95)
 _WORKFLOW_COLUMNS: Final = ("workflow", "runs", "total_ns", "p50_ns", "p95_ns", "spans", "trace_ids")
@@ -80,7 +82,7 @@ def critical_path(
     by: str = "component",
     trace_id: str | None = None,
     limit: int = 20,
-    max_segments: int = 200,
+    max_segments: int = MAX_SEGMENTS,
     max_traces: int = MAX_TRACES,
     max_spans: int = MAX_SPANS,
 ) -> CriticalPath:
@@ -92,17 +94,19 @@ def critical_path(
         workflow: The component whose spans are the runs; without it and `layer` the roots are.
         layer: The layer whose spans are the runs.
         by: What time is added up by: component, layer or service.
-        trace_id: The trace whose path is shown; without it the slowest of the workflow that took most time.
+        trace_id: The trace whose path is shown, or the beginning of its id; without it the slowest of the workflow that
+            took most time.
         limit: How many rows of components, and of workflows, at most.
         max_segments: How many segments at most: the longest.
         max_traces: How many traces are looked at, at most.
         max_spans: How many spans are looked at, at most.
 
     Raises:
-        QueryError: There is nothing like `by`, or the engine refused the query.
+        QueryError: There is nothing like `by`, no such trace, or the engine refused the query.
     """
     if by not in GROUPS:
         raise QueryError(f"A critical path can't be added up by {by!r}; take one of {', '.join(GROUPS)}.")
+    trace_id = whole_id(engine, trace_id) if trace_id is not None else None
     spans = frame(engine, selection=selection, max_traces=max_traces, max_spans=max_spans)
     found = structure(spans, workflow, layer)
     way = path(found)
@@ -112,11 +116,11 @@ def critical_path(
     workflows = _workflows(spans, found, runs, limit, notes)
     if trace_id is None:
         return CriticalPath(components, workflows, _slowest_path(spans, found, way, runs, max_segments))
-    alone = frame(engine, selection=Selection(where={"trace_id": trace_id}), max_traces=1, max_spans=max_spans)
+    alone = frame(engine, trace_ids=(trace_id,), max_traces=1, max_spans=max_spans)
     of_one = structure(alone, workflow, layer)
     segments = _segments(alone, of_one, path(of_one), np.arange(len(of_one.tops)), max_segments)
     if not segments.rows:
-        segments = Table(_SEGMENT_COLUMNS, [], 0, (f"Trace {trace_id[:40]!r} has no run that lasted.", *alone.notes))
+        segments = Table(_SEGMENT_COLUMNS, [], 0, (f"Trace {trace_id!r} has no run that lasted.", *alone.notes))
     return CriticalPath(components, workflows, segments)
 
 

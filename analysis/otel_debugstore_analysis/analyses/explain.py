@@ -1,7 +1,9 @@
 """What tells slow calls of a component, or failing ones, from its others.
 
-Slow calls are those that take at least as long as nine tenths of the component's calls do; `slow_ns` sets another
-bound. Compared with the others are
+Slow calls are those that take at least as long as nine tenths of the component's calls do; where so many take equally
+long that these would be more than half of the calls, those that take longer. `slow_ns` sets another bound.
+
+Compared with the others are
 
 - `features`: attributes (numbers by quarters), the resource they come from, process, session, variant, inputs, callers,
   and which children there are and how many. For each value its share among the slow and among the others, the lift (how
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from otel_debugstore import attributes as names
 from otel_debugstore.errors import QueryError
@@ -37,13 +40,14 @@ from otel_debugstore_analysis.analyses._features import (
     telling,
     tests,
 )
+from otel_debugstore_analysis.analyses._points import PROCESS
 from otel_debugstore_analysis.analyses._quantiles import quantiles
 from otel_debugstore_analysis.analyses._resources import resource_features
 from otel_debugstore_analysis.analyses.root_cause import COLUMNS, ranking
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, SpanFrame, Table, frame, tables
 from otel_debugstore_analysis.query._columns import numpy_of
 from otel_debugstore_analysis.query._ibis import ibis
-from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES, Filter, attributes_among
+from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES, INSTANCE, Filter, attributes_among
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -63,6 +67,8 @@ _READ: Final = (
 )  # fmt: skip
 _PLAIN: Final = ("service", "session", "pid", "thread_id", "layer", "kind", "variant")
 _INPUTS: Final = (names.INPUT_DIGEST,)
+_OF_INSTANCE: Final = ("resource_id", "service", "pid")
+_MAX_INSTANCES: Final = 10_000
 _OWN: Final = (names.COMPONENT, names.LAYER, names.VARIANT, names.THREAD_ID, names.SERVICE_NAME, names.PROCESS_PID)
 
 
@@ -179,7 +185,13 @@ def _last(shape: Filter, limit: int) -> ir.Table:
 
 
 def _bound(duration_ns: Floats, weight: Floats, slow_ns: int | None) -> float:
-    return float(slow_ns) if slow_ns is not None else float(quantiles(duration_ns, weight, (SLOW_SHARE,))[0])
+    """Return from which duration on calls are slow."""
+    if slow_ns is not None:
+        return float(slow_ns)
+    bound = float(quantiles(duration_ns, weight, (SLOW_SHARE,))[0])
+    longer = duration_ns[duration_ns > bound]
+    are_many = weight[duration_ns >= bound].sum() > weight.sum() / 2
+    return float(longer.min()) if are_many and len(longer) else bound
 
 
 def _summary(
@@ -257,7 +269,7 @@ def _features(
         if one.key not in own:
             features.append(one._replace(kind="input") if one.key in _INPUTS or "input" in one.key else one)
     features += resource_features(engine, calls["resource_id"].to_pylist())
-    units = Units(_coded(calls["trace_id"].to_pylist()), _coded(list(zip(*_process(calls), strict=True))))
+    units = Units(_coded(calls["trace_id"].to_pylist()), _coded(_processes(engine, calls)))
     hit_share = float(weight[is_hit].sum() / weight.sum())
     found = tests(features, is_hit, weight, units, hit_share)
     near = np.flatnonzero(around.row >= 0)
@@ -275,8 +287,20 @@ def _texts(column: pa.ChunkedArray) -> list[str | None]:
     return [None if value is None else str(value) for value in column.to_pylist()]
 
 
-def _process(calls: pa.Table) -> tuple[list[Any], list[Any]]:
-    return calls["session"].to_pylist(), calls["pid"].to_pylist()
+def _processes(engine: Engine, calls: pa.Table) -> list[Any]:
+    """Return by call which process it is of."""
+    then = Selection(since_ns=pc.min(calls["start_ns"]).as_py())
+    rows = tables.run(engine, _instances, then.filter, _MAX_INSTANCES, **then.parameters)
+    instances = {row[:-1]: row[-1] for row in rows}
+    where = zip(*(calls[name].to_pylist() for name in _OF_INSTANCE), strict=True)
+    others = zip(*(calls[name].to_pylist() for name in PROCESS if name != INSTANCE), strict=True)
+    return list(zip(map(instances.get, where), others, strict=True))
+
+
+def _instances(shape: Filter, limit: int) -> ir.Table:
+    """Return where processes ran, a row a resource: as a column of the calls it would be found for all spans."""
+    spans = shape.apply(tables.spans((INSTANCE,)))
+    return spans.select(*_OF_INSTANCE, INSTANCE).distinct().order_by(*_OF_INSTANCE).limit(limit)
 
 
 def _coded(values: list[Any]) -> Ints:

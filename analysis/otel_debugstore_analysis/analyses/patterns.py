@@ -2,12 +2,12 @@
 
 Within a trace, over the calls below one parent in the order of their begins (`_siblings`):
 
-- `n_plus_one`: five calls or more of one component, one after the other. One call for all is taken to take as long as
-  the longest: saved is what the others took.
+- `n_plus_one`: five calls or more of one component, one after the other, none of which is known to need another
+  (`_needs`). One call for all is taken to take as long as the longest: saved is what the others took.
 - `serial_calls`: calls one after the other, of several components or two to four of one, none of which is known to
   need what one before it returned. Side by side they would take as long as the longest: saved is what the others took.
-- `retry`: a call that failed, followed by another of the same component. Saved is the time from the begin of the
-  first failure to the begin of the next attempt.
+- `retry`: a call that failed, followed by another of the same component, with the same input where that is known. Saved
+  is the time from the begin of the first failure to the begin of the next attempt.
 - `repeated_call`: the same component with the same input (`debugstore.input.digest`) and, where known, the same output,
   more than once in a trace and process, without an error. Saved is what all but the longest took.
 - `lockstep_wait`: a span with two children or more that spent half of its self time, and a tenth of its duration, or
@@ -40,7 +40,10 @@ from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.analyses._found import Found
 from otel_debugstore_analysis.analyses._over_time import SIZES, cold_starts, growing_inputs
 from otel_debugstore_analysis.analyses._pattern_names import PATTERNS as PATTERNS
-from otel_debugstore_analysis.analyses._siblings import Calls, lockstep_waits, n_plus_one, repeated, retries, serial
+from otel_debugstore_analysis.analyses._points import PROCESS
+from otel_debugstore_analysis.analyses._runs import observed_s
+from otel_debugstore_analysis.analyses._serial import serial
+from otel_debugstore_analysis.analyses._siblings import Calls, lockstep_waits, n_plus_one, repeated, retries
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
 from otel_debugstore_analysis.query._frame import MAX_SPANS, SpanFrame, frame
 from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES, Filter, attributes_among
@@ -57,6 +60,7 @@ _COLUMNS: Final = (
     "component",
     "occurrences",
     "proofs",
+    "observations",
     "calls",
     "total_ns",
     "saved_ns",
@@ -102,16 +106,17 @@ def patterns_of(
     """Return what `patterns` does, of spans that `spans_of` returned."""
     found = _found(engine, spans, selection, only, limit)
     stands_for = _stands_for(spans)
-    observed_s = (float(spans.end_ns.max()) - float(spans.start_ns.min())) / 1e9 if len(spans) else 0.0
+    seconds = observed_s(spans)
     ranked = sorted((one for part in found for one in part.findings), key=lambda one: one.order)
     rows: list[tuple[Any, ...]] = []
     for one in ranked[:limit]:
         factor = stands_for if one.is_sampled else 1.0
         saved_ns = one.saved_ns * factor
         proofs = one.occurrences if one.proofs is None else one.proofs
-        counts = tuple(round(count * factor) for count in (one.occurrences, proofs, one.calls, one.total_ns))
-        rate = saved_ns / observed_s if observed_s else None
-        rows.append((one.pattern, one.parent, one.component, *counts, saved_ns, rate, one.detail, one.trace_ids))
+        occurrences, proofs, *sums = (round(n * factor) for n in (one.occurrences, proofs, one.calls, one.total_ns))
+        rate = saved_ns / seconds if seconds else None
+        counts = (occurrences, proofs, one.observations, *sums, saved_ns, rate)
+        rows.append((one.pattern, one.parent, one.component, *counts, one.detail, one.trace_ids))
     left_out = sum(part.total for part in found) - len(rows)
     notes = spans.notes if len(spans) else ("There are no spans.", *spans.notes)
     if any(row[0] == "serial_calls" for row in rows):
@@ -146,7 +151,7 @@ def spans_of(engine: Engine, selection: Selection, max_traces: int, max_spans: i
     attributes = (names.INPUT_DIGEST, names.OUTPUT_DIGEST, *SIZES)
     there = _attributes(engine, selection)
     known = [name for name in attributes if name in there]
-    columns = ("cpu_ns", "pid", *known)
+    columns = ("cpu_ns", *PROCESS, *known)
     spans = frame(engine, selection=selection, max_traces=max_traces, max_spans=max_spans, columns=columns)
     if len(spans) or not spans.left_out_traces:
         return spans

@@ -8,20 +8,20 @@ nanoseconds (Renard's R10 series): a call of `d` ns is in the bucket with `from_
 
 `over_time` cuts that time into equal intervals of a length that people use. Rows of both are there for the first groups
 only. What they count are recorded spans by their weights, so that where calls were counted and not recorded they are
-estimates. Percentiles are as in `groups`.
+estimates. Percentiles are as in `groups`. The evidence of a group is a trace of its longest call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.analyses._points import INTERVAL, Grid, points
-from otel_debugstore_analysis.analyses._wanted import Wanted, WantedValues, wanted_spans
+from otel_debugstore_analysis.analyses._wanted import Key, Wanted, WantedValues, wanted_spans
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
 from otel_debugstore_analysis.query._counted import has_counted
-from otel_debugstore_analysis.query._groups import Shape, columns_of, grouped, titles
+from otel_debugstore_analysis.query._groups import Grouped, Shape, columns_of, grouped, titles
 from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import Filter
 from otel_debugstore_analysis.query._top import ORDERS
@@ -40,6 +40,8 @@ PERFORMANCE_ORDERS: Final = ORDERS | {
     "written": "io_write_bytes",
 }
 INTERVALS: Final = 30
+EVIDENCE_GROUPS: Final = 500
+"""Of more groups, the further ones come without a trace."""
 _DECADES: Final = range(2, 13)
 EDGES: Final = (0, *(round(10 ** (place / 10 + decade)) for decade in _DECADES for place in range(10)))
 """Upper bounds of the histogram's buckets, in nanoseconds; the last bucket has none. The first is of spans that took
@@ -91,18 +93,17 @@ def performance(
     shape = Shape(columns, selection.filter, PERFORMANCE_ORDERS[order], limit, tuple(PERCENTILES.items()), True)
     found = grouped(engine, shape, selection)
     keys = found.keys[:detailed]
+    groups = _with_evidence(engine, columns, selection, found)
     if not keys:
-        nothing = () if found.keys else ("No span is selected.",)
-        groups = Table(found.table.columns, found.table.rows, found.table.left_out, (*found.table.notes, *nothing))
         return Performance(groups, _no_rows(columns, _HISTOGRAM), _no_rows(columns, _OVER_TIME))
     notes = (_ESTIMATED,) if found.is_weighted and has_counted(engine) else ()
     wanted = Wanted.of(columns, selection, keys)
     histogram = _histogram(engine, wanted, notes)
     if found.first_ns is None or found.last_ns is None:
-        return Performance(found.table, histogram, _no_rows(columns, _OVER_TIME))
+        return Performance(groups, histogram, _no_rows(columns, _OVER_TIME))
     grid = Grid.over(found.first_ns, found.last_ns, intervals)
     over_time = _over_time(engine, wanted, found.is_weighted, grid, notes)
-    return Performance(found.table, histogram, over_time)
+    return Performance(groups, histogram, over_time)
 
 
 _HISTOGRAM: Final = ("from_ns", "to_ns", "count")
@@ -114,6 +115,38 @@ _ESTIMATED: Final = (
 
 def _no_rows(columns: Sequence[str], measures: Sequence[str]) -> Table:
     return Table(titles((*columns, *measures)), [])
+
+
+def _with_evidence(engine: Engine, columns: tuple[str, ...], selection: Selection, found: Grouped) -> Table:
+    """Return the groups, each with a trace of its longest call."""
+    table = found.table
+    names = (*table.columns, "trace_ids")
+    if not found.keys:
+        return Table(names, [], table.left_out, (*table.notes, "No span is selected."))
+    longest = table.columns.index("max_ns")
+    max_ns = {key: row[longest] for key, row in zip(found.keys[:EVIDENCE_GROUPS], table.rows, strict=False)}
+    wanted = Wanted.of(columns, selection, list(max_ns))
+    durations = sorted({duration_ns for duration_ns in max_ns.values() if duration_ns is not None})
+    values = {f"duration_{place}": duration_ns for place, duration_ns in enumerate(durations)}
+    traces: dict[Key, str] = {}
+    if durations:
+        rows = tables.run(engine, _of_durations, *wanted.shape, len(durations), **values, **wanted.parameters)
+        traces = {key: trace_id for key, (duration_ns, trace_id) in wanted.in_order(rows) if duration_ns == max_ns[key]}
+    shown: list[tuple[Any, ...]] = [
+        (*row, (traces[key],) if key in traces else ()) for key, row in zip(found.keys, table.rows, strict=True)
+    ]
+    return Table(names, shown, table.left_out, table.notes)
+
+
+def _of_durations(columns: tuple[str, ...], shape: Filter, values: WantedValues, count: int) -> ir.Table:
+    """Return a trace of each group and duration, of spans that took exactly so long."""
+    spans = wanted_spans(columns, shape, values)
+    spans = spans.filter(spans.duration_ns.isin([tables.parameter(f"duration_{n}", "int64") for n in range(count)]))
+    groups = dict.fromkeys((*columns, "duration_ns"))
+    rows = spans.group_by(*groups).aggregate(example=spans.trace_id.min())
+    return rows.select(
+        *(rows[name].name(f"{place}") for place, name in enumerate((*columns, "duration_ns"))), "example"
+    )
 
 
 def _histogram(engine: Engine, wanted: Wanted, notes: tuple[str, ...]) -> Table:

@@ -1,13 +1,14 @@
 """Since when something is slower, or faster: change points over sessions, and over time.
 
 The history of a component (or of whatever spans are grouped by) is the median duration of its calls by session, and
-by equal intervals of time. In it `statistics.change_points` finds where the level changes: ranks to normal scores, then
-the partition with the least squared deviations plus a penalty of 3 ln n a change, whose parts have at least 4 points.
-Of shuffled histories that has alarms in less than 2 % (`make eval`).
+by equal intervals of time. `_change_points` finds where the level of it changes, each level over at least 4 points: of
+10 to 17 points one change by an exact test, of more any number. Of shuffled histories less than 2 % have alarms (`make
+eval`). In fewer than 10 none can be told from chance at that rate; a note says so.
 
 `before_ns` and `after_ns` are the medians of the points from the change point before to this one, and from there to
 the next one; `ratio` is the one over the other, with the bootstrap's 95 % interval. Changes below `min_effect` are
 left out. The variant is the one that most calls of those parts had, and the commit is the one that its code was at.
+Evidence is a trace of the last point before the change, and one of the first point after it.
 
 A history over time is no sample of independent points: load that comes and goes is a change of level, too.
 """
@@ -15,16 +16,17 @@ A history over time is no sample of independent points: load that comes and goes
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from otel_debugstore_analysis.analyses._change_points import MIN_POINTS, change_points
 from otel_debugstore_analysis.analyses._points import INTERVAL, SESSION, Grid, Point, largest, on_grid, points
 from otel_debugstore_analysis.analyses._quantiles import Floats
 from otel_debugstore_analysis.analyses._wanted import Key, Wanted, WantedValues, wanted_spans
-from otel_debugstore_analysis.analyses.statistics import MIN_SIZE, Ratio, change_points, ratio_of_medians
+from otel_debugstore_analysis.analyses.statistics import Ratio, ratio_of_medians
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
 from otel_debugstore_analysis.query._groups import columns_of, titles
 from otel_debugstore_analysis.query._selection import Filter, attributes_among
@@ -53,6 +55,7 @@ COLUMNS: Final = (
     "commit_before",
     "commit_after",
     "history_ns",
+    "trace_ids",
 )
 
 
@@ -99,7 +102,7 @@ def regressions(
     grid = Grid.over(found.first_ns, found.last_ns, intervals)
     ((sessions,),) = tables.run(engine, _sessions, selection.filter, **selection.parameters)
     by_session: dict[Key, list[Point]] = {key: [] for key in found.keys}
-    if sessions >= 2 * MIN_SIZE:
+    if sessions >= MIN_POINTS:
         by_session = points(engine, wanted, SESSION, found.is_weighted)
     by_time = points(engine, wanted, INTERVAL, found.is_weighted, grid)
     changes = [
@@ -161,18 +164,19 @@ def _median(part: Sequence[Point]) -> float:
 def _rows(
     engine: Engine, selection: Selection, wanted: Wanted, changes: Sequence[_Change], grid: Grid
 ) -> list[tuple[Any, ...]]:
-    variants: dict[tuple[str, ...], dict[tuple[Key, Key], Counter[str]]] = {}
+    calls: dict[tuple[str, ...], dict[tuple[Key, Key], _Calls]] = {}
     for unit in (SESSION, INTERVAL):
         keys = list(dict.fromkeys(change.key for change in changes if change.unit == unit))
-        variants[unit] = _variants(engine, Wanted.of(wanted.columns, selection, keys), unit, grid) if keys else {}
+        calls[unit] = _calls(engine, Wanted.of(wanted.columns, selection, keys), unit, grid) if keys else {}
     pairs = [
-        [_most(change.key, part, variants[change.unit]) for part in (change.before, change.after)] for change in changes
+        [_most(change.key, part, calls[change.unit]) for part in (change.before, change.after)] for change in changes
     ]
     commits = _commits(engine, sorted({variant for pair in pairs for variant in pair if variant is not None}))
     rows = []
     for change, pair in zip(changes, pairs, strict=True):
         first = change.after[0]
         over_sessions = change.unit == SESSION
+        nearest = (calls[change.unit][change.key, point.unit] for point in (change.before[-1], first))
         rows.append(
             (
                 *change.key,
@@ -188,17 +192,28 @@ def _rows(
                 *pair,
                 *(commits.get(variant) if variant is not None else None for variant in pair),
                 tuple(point.p50_ns for point in (*change.before, *change.after)),
+                tuple(dict.fromkeys(min(near.trace_ids) for near in nearest)),
             )
         )
     return rows
 
 
-def _variants(engine: Engine, wanted: Wanted, unit: tuple[str, ...], grid: Grid) -> dict[tuple[Key, Key], Counter[str]]:
-    """Return by group and point how many calls each variant had."""
+class _Calls(NamedTuple):
+    """The calls of a group in a point: how many each variant had, and a trace of each."""
+
+    of_variant: Counter[str]
+    trace_ids: list[str]
+
+
+def _calls(engine: Engine, wanted: Wanted, unit: tuple[str, ...], grid: Grid) -> dict[tuple[Key, Key], _Calls]:
+    """Return the calls by group and point."""
     rows = tables.run(engine, _calls_of_variants, *wanted.shape, unit, **grid.parameters(unit), **wanted.parameters)
-    found: dict[tuple[Key, Key], Counter[str]] = {}
-    for key, (*point, variant, count) in wanted.in_order(rows):
-        found.setdefault((key, tuple(point)), Counter())[variant] += count
+    found: defaultdict[tuple[Key, Key], _Calls] = defaultdict(lambda: _Calls(Counter(), []))
+    for key, (*point, variant, count, trace_id) in wanted.in_order(rows):
+        calls = found[key, tuple(point)]
+        calls.trace_ids.append(trace_id)
+        if variant is not None:
+            calls.of_variant[variant] += count
     return found
 
 
@@ -206,18 +221,20 @@ def _calls_of_variants(
     columns: tuple[str, ...], shape: Filter, values: WantedValues, unit: tuple[str, ...]
 ) -> ir.Table:
     spans = on_grid(wanted_spans(columns, shape, values), unit)
-    spans = spans.filter(spans.variant.notnull())
-    rows = spans.group_by(*dict.fromkeys((*columns, *unit, _VARIANT))).aggregate(count=spans.sample_weight.sum())
+    spans = spans.filter(spans.duration_ns.notnull())
+    rows = spans.group_by(*dict.fromkeys((*columns, *unit, _VARIANT))).aggregate(
+        count=spans.sample_weight.sum(), example=spans.trace_id.min()
+    )
     chosen = [rows[name].name(f"{place}") for place, name in enumerate((*columns, *unit, _VARIANT))]
-    return rows.select(*chosen, rows["count"])
+    return rows.select(*chosen, "count", "example")
 
 
-def _most(key: Key, part: Sequence[Point], variants: dict[tuple[Key, Key], Counter[str]]) -> str | None:
+def _most(key: Key, part: Sequence[Point], calls: dict[tuple[Key, Key], _Calls]) -> str | None:
     """Return the variant that most calls of a part of a history had."""
-    calls: Counter[str] = Counter()
+    whole: Counter[str] = Counter()
     for point in part:
-        calls += variants.get((key, point.unit), Counter())
-    return min(calls, key=lambda variant: (-calls[variant], variant), default=None)
+        whole += calls[key, point.unit].of_variant
+    return min(whole, key=lambda variant: (-whole[variant], variant), default=None)
 
 
 def _commits(engine: Engine, variants: Sequence[str]) -> dict[str, str | None]:
@@ -237,8 +254,11 @@ def _commits_of(count: int) -> ir.Table:
 def _notes(left_out: int, by_session: dict[Key, list[Point]], by_time: dict[Key, list[Point]]) -> Iterator[str]:
     if left_out:
         yield f"{left_out:,} more groups, with less total time, are not looked at."
-    least = 2 * MIN_SIZE
     for histories, what in ((by_session, "sessions"), (by_time, "intervals of time")):
-        short = sum(len(history) < least for history in histories.values())
+        short = sum(len(history) < MIN_POINTS for history in histories.values())
         if short:
-            yield f"{short:,} of {len(histories):,} groups are in fewer than {least} {what}: no change could be found."
+            advice = "; `debugstore compare` needs three before and three after" if what == "sessions" else ""
+            yield (
+                f"{short:,} of {len(histories):,} groups are in fewer than {MIN_POINTS} {what}: no change of these "
+                f"can be told from chance{advice}."
+            )

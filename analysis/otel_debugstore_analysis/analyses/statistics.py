@@ -3,13 +3,10 @@
 - `ratio_of_medians`: percentile bootstrap (Efron 1979) of the ratio of two medians. The values are one per unit (a
   process, or a session), never one per call: calls of one process are not independent of each other.
 - `welch`: Welch's t-test (1947).
-- `change_points`: ranks to normal scores (Blom 1958), then the partition that minimises the squared deviations from
-  the means of its parts, plus a penalty of 3 ln n a change; parts have at least 4 values. That is what
-  `ruptures.KernelCPD("linear", min_size=4)` finds (Arlot, Celisse and Harchaoui 2019), without the 1.3 s that importing
-  it takes.
 - `wilson`: Wilson's score interval (1927) of a share.
 - `two_shares`: whether two shares differ: the z-test with a pooled share; Fisher's exact test where few are expected.
 - `benjamini_hochberg`: p-values of many tests, as the rates of false discoveries (1995).
+- `benjamini_yekutieli`: the same, of tests that depend on each other in any way (2001).
 """
 
 from __future__ import annotations
@@ -27,10 +24,8 @@ from otel_debugstore_analysis.analyses._quantiles import Floats, quantiles
 SEED: Final = 20_220_822
 CONFIDENCE: Final = 0.95
 DRAWS: Final = 4_000
-MIN_SIZE: Final = 4
-"""The fewest values between two change points."""
-PENALTY: Final = 3.0
-MAX_POINTS: Final = 1_000
+MIN_UNITS: Final = 3
+"""With fewer on a side nothing is decided: of equal sets, too many would be called different."""
 _NORMAL_95: Final = 1.959963984540054
 _FEW_EXPECTED: Final = 10.0
 """Where fewer than this are expected in a cell of two shares, the exact test is taken."""
@@ -91,67 +86,34 @@ def _middle_ranks(count: int, stream: int) -> tuple[npt.NDArray[np.intp], npt.ND
     return drawn[:, (count - 1) // 2].astype(np.intp), drawn[:, count // 2].astype(np.intp)
 
 
+class Sample(NamedTuple):
+    """How many values there are, their mean, and the variance of what they are drawn from."""
+
+    size: int
+    mean: float
+    variance: float
+
+
 def welch(before: Floats, after: Floats) -> float:
     """Return how likely means at least as far apart are where there is no difference; 1 if that can't be told."""
-    from scipy.special import stdtr
-
     if len(before) < 2 or len(after) < 2:
         return 1.0
-    spread = before.var(ddof=1) / len(before), after.var(ddof=1) / len(after)
-    difference, whole = abs(float(after.mean() - before.mean())), float(sum(spread))
+    one, other = (Sample(len(values), float(values.mean()), float(values.var(ddof=1))) for values in (before, after))
+    return welch_of(one, other)
+
+
+def welch_of(one: Sample, other: Sample) -> float:
+    """Return what `welch` does, of samples of which only this is known."""
+    from scipy.special import stdtr
+
+    if min(one.size, other.size) < 2:
+        return 1.0
+    spread = one.variance / one.size, other.variance / other.size
+    difference, whole = abs(other.mean - one.mean), sum(spread)
     if whole <= 0 or not math.isfinite(whole):
         return 1.0 if difference <= 0 or not math.isfinite(difference) else 0.0
-    freedom = whole**2 / float(spread[0] ** 2 / (len(before) - 1) + spread[1] ** 2 / (len(after) - 1))
+    freedom = whole**2 / (spread[0] ** 2 / (one.size - 1) + spread[1] ** 2 / (other.size - 1))
     return float(2 * stdtr(freedom, -difference / math.sqrt(whole)))
-
-
-def change_points(values: Sequence[float] | Floats) -> list[int]:
-    """Return at which places the level of a series changes: the first values of the new levels, ascending.
-
-    Args:
-        values: In the order of time. Of more than `MAX_POINTS` only the last ones are looked at.
-    """
-    series = np.asarray(values, dtype=np.float64)
-    first = max(len(series) - MAX_POINTS, 0)
-    series = series[first:]
-    count = len(series)
-    if count < 2 * MIN_SIZE:
-        return []
-    scores = normal_scores(series)
-    return [first + place for place in _partition(scores, PENALTY * math.log(count))]
-
-
-def normal_scores(values: Floats) -> Floats:
-    """Return for each value the normal deviate of its rank; equal values share the middle of their ranks."""
-    from statistics import NormalDist
-
-    _, place, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(sizes) - (sizes - 1) / 2
-    deviate = NormalDist().inv_cdf
-    scores = [deviate((rank - 0.375) / (len(values) + 0.25)) for rank in ranks.tolist()]
-    return np.asarray(scores)[place.reshape(-1)]
-
-
-def _partition(scores: Floats, penalty: float) -> list[int]:
-    """Return the ends but the last of the parts of the cheapest partition: dynamic programming over all of them."""
-    count = len(scores)
-    sums = np.concatenate([[0.0], np.cumsum(scores)])
-    squares = np.concatenate([[0.0], np.cumsum(scores**2)])
-    cheapest = np.full(count + 1, np.inf)
-    cheapest[0] = -penalty
-    before = np.zeros(count + 1, np.int64)
-    for end in range(MIN_SIZE, count + 1):
-        begin = np.arange(end - MIN_SIZE + 1)
-        cost = squares[end] - squares[begin] - (sums[end] - sums[begin]) ** 2 / (end - begin)
-        whole = cheapest[begin] + cost + penalty
-        before[end] = least = int(np.argmin(whole))
-        cheapest[end] = whole[least]
-    places = []
-    end = int(before[count])
-    while end > 0:
-        places.append(end)
-        end = int(before[end])
-    return places[::-1]
 
 
 def median_and_mad(values: Floats, weights: Floats) -> tuple[float, float]:
@@ -215,3 +177,9 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     found = np.empty(len(p))
     found[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     return [float(q) for q in found]
+
+
+def benjamini_yekutieli(p_values: Sequence[float]) -> list[float]:
+    """Return what `benjamini_hochberg` does, also where tests depend on each other, as of shares of one whole."""
+    more = sum(1 / place for place in range(1, len(p_values) + 1))
+    return [min(q * more, 1.0) for q in benjamini_hochberg(p_values)]

@@ -4,7 +4,8 @@
 median: the least value that these calls hardly ever exceed, and that is not within what is usual for them. Proposed
 anew as calls come in, that is a rolling threshold (of 83 labelled windows of public series it finds 54, with 1.9 false
 alarms in 1,000 points; mean + 3 sigma finds 67, with 31). `memory_bytes` is the same of the calls' peak memory.
-`error_rate` is the upper end of Wilson's 95 % interval of their error rate.
+`error_rate` is the upper end of Wilson's 95 % interval of their error rate. Evidence are the traces of the longest of
+them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ FEW_CALLS: Final = 100
 _PARTS: Final = (64, 16, 4)
 """Parts of the time, the last of which is looked at where it has calls enough."""
 _SHARE: Final = 0.999
+_EVIDENCE: Final = 3
 _DISTANCES: Final = 6.0
+_TRACE: Final = "example"
 _ROOM: Final = 10**12
 """Durations up to this, in nanoseconds, tell spans apart that began at the same time."""
 COLUMNS: Final = (
@@ -45,6 +48,7 @@ COLUMNS: Final = (
     "error_rate",
     "calls",
     "is_provisional",
+    "trace_ids",
 )
 
 
@@ -75,7 +79,7 @@ def thresholds(
         return Table(names, [], 0, (*found.table.notes, "No span is selected."))
     last = _last_calls(engine, columns, selection, found.keys, calls)
     rows = [(*key, *_proposed(last[key])) for key in found.keys if key in last]
-    provisional = sum(row[-1] for row in rows)
+    provisional = sum(row[-2] for row in rows)
     notes = list(found.table.notes)
     if not rows:
         notes.append("No call that is selected has a start and a duration.")
@@ -91,6 +95,7 @@ class _Calls(NamedTuple):
     memory_bytes: Floats
     is_error: Floats
     weight: Floats
+    trace_ids: pa.StringArray
 
 
 def _proposed(last: _Calls) -> tuple[Any, ...]:
@@ -99,7 +104,16 @@ def _proposed(last: _Calls) -> tuple[Any, ...]:
     memory_bytes, *_ = _threshold(last.memory_bytes, last.weight)
     count = len(last.weight)
     error_rate = wilson(count * float(np.average(last.is_error, weights=last.weight)), count).high
-    return duration_ns, median_ns, mad_ns, p999_ns, memory_bytes, error_rate, count, count < FEW_CALLS
+    evidence = _slowest(last.duration_ns, last.trace_ids)
+    return duration_ns, median_ns, mad_ns, p999_ns, memory_bytes, error_rate, count, count < FEW_CALLS, evidence
+
+
+def _slowest(duration_ns: Floats, trace_ids: pa.StringArray) -> tuple[str, ...]:
+    """Return the traces of the longest calls, the longest first."""
+    least = np.partition(duration_ns, -_EVIDENCE)[-_EVIDENCE] if len(duration_ns) > _EVIDENCE else -np.inf
+    place = np.flatnonzero(duration_ns >= least)
+    found = sorted(zip((-duration_ns[place]).tolist(), trace_ids.take(place).to_pylist(), strict=True))
+    return tuple(dict.fromkeys(trace_id for _, trace_id in found))[:_EVIDENCE]
 
 
 def _threshold(values: Floats, weights: Floats) -> tuple[float | None, ...]:
@@ -162,10 +176,11 @@ def _last_of(engine: Engine, wanted: Wanted, calls: int) -> dict[Key, _Calls]:
     if not rows.num_rows:
         return {}
     width = len(wanted.columns)
-    keys, values = rows.column_names[:width], rows.column_names[width:]
-    groups = rows.group_by(keys, use_threads=False).aggregate([(name, "list") for name in values])
+    keys, values = rows.column_names[:width], rows.column_names[width:-1]
+    groups = rows.group_by(keys, use_threads=False).aggregate([(name, "list") for name in (*values, _TRACE)])
     found = zip(*(groups[name].to_pylist() for name in keys), strict=True)
-    lists = zip(*(_arrays(groups[f"{name}_list"]) for name in values), strict=True)
+    traces = [some.values for some in groups[f"{_TRACE}_list"]]
+    lists = zip(*(_arrays(groups[f"{name}_list"]) for name in values), traces, strict=True)
     return {key: _Calls(*some) for key, some in zip(found, lists, strict=True) if key in wanted.rank}
 
 
@@ -198,4 +213,5 @@ def _last(columns: tuple[str, ...], shape: Filter, values: WantedValues, calls: 
     spans = spans.mutate(number=_row_number()().over(window))
     last = spans.filter(spans.number <= calls)
     is_error = ibis.ifelse(last.status == "ERROR", 1.0, 0.0)
-    return last.select(*columns, "duration_ns", "memory_peak_bytes", is_error.name("is_error"), "sample_weight")
+    numbers = ("duration_ns", "memory_peak_bytes", is_error.name("is_error"), "sample_weight")
+    return last.select(*columns, *numbers, last.trace_id.name(_TRACE))

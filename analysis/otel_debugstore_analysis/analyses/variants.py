@@ -1,10 +1,12 @@
 """Every version of a component's code that ran: source, what changed, and whether it is faster or slower.
 
 A version is a `variant`, the hash that spans carry of the code that ran. The versions of a component are ordered by
-when each was first seen, and each is compared with the one before it: `diff` is the unified diff of the sources;
+when each was first seen, and each is compared with the one before it. Functions of one component name (told apart by
+their qualified names) that run at the same time are no versions of each other, and stand one after the other; one that
+began when another had ended is that one, moved. `diff` is the unified diff of the sources;
 `verdict`, `ratio` and its interval are those of `compare`, over the medians of processes (or of sessions, where both
 versions ran in five or more): calls of one process are no independent measurements. A version that comes back after
-another is one row, where it was first seen.
+another is one row, where it was first seen; `last_ns` tells which one ran last.
 
 Source: see `compare` and `statistics`.
 """
@@ -23,6 +25,7 @@ from otel_debugstore_analysis.analyses._quantiles import Floats
 from otel_debugstore_analysis.analyses._wanted import Key, Wanted
 from otel_debugstore_analysis.analyses.compare import FEW_UNITS, MIN_EFFECT, MIN_UNITS, Verdict, decide
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, tables
+from otel_debugstore_analysis.query._engine import GIVEN
 from otel_debugstore_analysis.query._ibis import ibis
 from otel_debugstore_analysis.query._selection import Filter, attributes_among
 
@@ -106,7 +109,7 @@ def variants(
     if not found:
         whose = "selected" if component is None else f"of component {component[:80]!r}"
         return Table(COLUMNS, [], 0, (f"No span {whose} says which version of the code ran.",))
-    ordered = _ordered(found)
+    ordered = _ordered(found, _qualified_names(engine, found))
     shown = ordered[:limit]
     wanted = Wanted.of(_GROUP, selection, list(dict.fromkeys(one.key for pair in shown for one in pair if one)))
     series = _series(engine, wanted, any(version.is_weighted for version in found))
@@ -137,17 +140,48 @@ def _versions(shape: Filter, limit: int) -> ir.Table:
     return groups.order_by(ibis.desc("total_ns"), *_GROUP).limit(limit)
 
 
-def _ordered(found: Sequence[_Version]) -> list[tuple[_Version, _Version | None]]:
+def _qualified_names(engine: Engine, found: Sequence[_Version]) -> dict[str, str | None]:
+    """Return by variant which function it is of."""
+    return dict(tables.run(engine, _named, **{GIVEN: sorted({version.variant for version in found})}))
+
+
+def _named() -> ir.Table:
+    code = tables.code()
+    return code.filter(code.variant.isin(tables.given().value)).select("variant", "qualified_name")
+
+
+def _functions(versions: Sequence[_Version], names: Mapping[str, str | None]) -> list[list[_Version]]:
+    """Return the versions of a component by function, in the order of their begins."""
+    by_name: dict[str | None, list[_Version]] = {}
+    for version in sorted(versions, key=lambda version: version.begin):
+        by_name.setdefault(names.get(version.variant), []).append(version)
+    functions: list[list[_Version]] = []
+    for some in by_name.values():
+        moved = (one for one in functions if _end_ns(one) < (some[0].first_ns or 0))
+        function = next(moved, None)
+        if function is None:
+            functions.append(some)
+        else:
+            function += some
+    return functions
+
+
+def _end_ns(versions: Sequence[_Version]) -> int:
+    return max(version.last_ns or 0 for version in versions)
+
+
+def _ordered(found: Sequence[_Version], names: Mapping[str, str | None]) -> list[tuple[_Version, _Version | None]]:
     """Return versions, each with the one before it: of components with several first, those with most time first."""
     by_component: dict[str | None, list[_Version]] = {}
     for version in found:
         by_component.setdefault(version.component, []).append(version)
     total_ns = {name: round(sum(one.total_ns for one in versions)) for name, versions in by_component.items()}
-    names = sorted(by_component, key=lambda name: (len(by_component[name]) < 2, -total_ns[name], name or ""))
+    functions = {name: _functions(versions, names) for name, versions in by_component.items()}
+    changed = {name: any(len(versions) > 1 for versions in some) for name, some in functions.items()}
     pairs: list[tuple[_Version, _Version | None]] = []
-    for name in names:
-        versions = sorted(by_component[name], key=lambda version: version.begin)
-        pairs += zip(versions, [None, *versions], strict=False)
+    for component in sorted(functions, key=lambda name: (not changed[name], -total_ns[name], name or "")):
+        for versions in functions[component]:
+            pairs += zip(versions, [None, *versions], strict=False)
     return pairs
 
 

@@ -2,9 +2,10 @@
 
 For each workflow and component: the median and the 95th percentile of the runs as they were, and what each would be
 less if every call of the component took 25, 50 or 100 % less time of its own; what all runs together would save, and
-per second of observation, by which the answer is ordered. A component that is not waited for, or beside which
-something as slow runs, saves nothing however fast it is. `_replay` says how a run is replayed: at 0 % every run takes
-exactly as long as it did, savings only rise with the share, and never exceed it times the component's own time.
+per second of observation (between sessions nothing is observed), by which the answer is ordered. A component that is
+not waited for, or beside which something as slow runs, saves nothing however fast it is. `_replay` says how a run is
+replayed: at 0 % every run takes exactly as long as it did, savings only rise with the share, and never exceed it times
+the component's own time.
 
 What a replay can't know: whether calls would still wait for the same others, and whether what runs beside one another
 would get in each other's way less. It assumes that the structure stays.
@@ -23,7 +24,7 @@ import numpy as np
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.analyses._quantiles import Floats, quantiles
 from otel_debugstore_analysis.analyses._replay import own_times, savings
-from otel_debugstore_analysis.analyses._runs import Runs, no_runs, slowest
+from otel_debugstore_analysis.analyses._runs import Runs, no_runs, observed_s, slowest
 from otel_debugstore_analysis.analyses._structure import Ints, Structure, structure
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table
 from otel_debugstore_analysis.query._frame import MAX_SPANS, MAX_TRACES, SpanFrame, frame
@@ -45,6 +46,7 @@ _COLUMNS: Final = (
     "saved_ns",
     "saved_share",
     "saved_ns_per_s",
+    "observations",
     "own_ns",
     "trace_ids",
 )
@@ -108,9 +110,11 @@ def whatif_of(
 
 
 def _checked(faster: Sequence[float]) -> list[float]:
-    shares = sorted(set(faster))
+    shares = sorted(set(faster)) if isinstance(faster, Sequence) else []
     if not shares or not all(0 <= share <= 1 for share in shares):
-        raise QueryError(f"A component can be faster by shares from 0 to 1 of its own time, not by {list(faster)}.")
+        raise QueryError(
+            f"A component can be faster by shares from 0 to 1 of its own time, such as (0.25, 0.5), not by {faster!r}."
+        )
     return shares
 
 
@@ -214,22 +218,17 @@ def _rows(
     then = quantiles(duration_ns[:, None] - saved_ns, weight, _QUANTILES)
     whole = float((duration_ns * weight).sum())
     evidence = slowest(spans, runs.trace[mine], saved_ns[:, -1])
-    observed_s, stands_for = _observed_s(spans, runs), _stands_for(spans)
+    seconds, stands_for = observed_s(spans, runs.row), _stands_for(spans)
     rows = []
     for number, share in enumerate(shares):
         saved = float(saved_ns[:, number] @ weight)
         row = (spans.components[workflow], spans.components[component], share, round(float(weight.sum())))
         p50, p95 = map(float, now)
         gain = (float(p50 - then[0, number]), float(p95 - then[1, number]))
-        rate = saved * stands_for / observed_s if observed_s else None
-        rows.append((*row, p50, p95, *gain, saved, saved / whole, rate, float(pairs.bound_ns[pair]), evidence))
+        rate = saved * stands_for / seconds if seconds else None
+        seen = int(np.count_nonzero(saved_ns[:, number] > 0))
+        rows.append((*row, p50, p95, *gain, saved, saved / whole, rate, seen, float(pairs.bound_ns[pair]), evidence))
     return rows
-
-
-def _observed_s(spans: SpanFrame, runs: Runs) -> float:
-    """Return the seconds from the first begin of a run to the last end of one."""
-    starts, ends = spans.start_ns[runs.row], spans.end_ns[runs.row]
-    return (float(ends.max()) - float(starts.min())) / 1e9
 
 
 def _stands_for(spans: SpanFrame) -> float:

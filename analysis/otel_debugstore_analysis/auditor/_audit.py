@@ -23,14 +23,16 @@ from otel_debugstore_analysis.auditor._threshold import (
 )
 from otel_debugstore_analysis.auditor._values import COMPONENT, Calls, Key
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, tables
+from otel_debugstore_analysis.query._groups import titles
 from otel_debugstore_analysis.query._selection import column_of
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-Proposals = Callable[[Sequence[str]], Mapping[str, Mapping[str, float]]]
-"""Returns by component what its history proposes, by measure."""
+Proposals = Callable[[Sequence[str], Sequence[Key]], Mapping[Key, Mapping[str, float]]]
+"""Returns, given what keys consist of, and keys, by key what its history proposes, by measure."""
 
+_HISTORY_OF: Final = ("layer", "component")
 _MAX_CODE: Final = 500
 """Of how many components that fail the source comes with the result; of others if there are `_FEW`."""
 _FEW: Final = 10
@@ -68,7 +70,7 @@ def audit(
     found = audit_subjects(engine, COMPONENT, subjects, groups, selection=selection, proposals=proposals)
     if not components:
         for attribute in thresholds.attributes:
-            found += _of_attribute(engine, thresholds, attribute, selection)
+            found += _of_attribute(engine, thresholds, attribute, selection, proposals)
     return sorted(found, key=_order)
 
 
@@ -91,7 +93,7 @@ def audit_subjects(
         selection: Which spans count.
         proposals: What "auto" stands for.
     """
-    limits = _limits(subjects, proposals)
+    limits = _limits(columns, subjects, proposals)
     figures = measured(engine, columns, subjects, limits, groups, selection)
     limits = [_measurable(one, some, n, figures) for n, (one, some) in enumerate(zip(subjects, limits, strict=True))]
     counted = counted_calls(engine, subjects, groups, selection)
@@ -111,7 +113,9 @@ def audit_subjects(
     return _with_code(engine, results)
 
 
-def _of_attribute(engine: Engine, thresholds: Thresholds, attribute: str, selection: Selection) -> list[AuditResult]:
+def _of_attribute(
+    engine: Engine, thresholds: Thresholds, attribute: str, selection: Selection, proposals: Proposals | None
+) -> list[AuditResult]:
     columns = (column_of(attribute),)
     groups = values.calls(engine, columns, selection)
     subjects = [
@@ -119,27 +123,27 @@ def _of_attribute(engine: Engine, thresholds: Thresholds, attribute: str, select
         for key in groups
         if key[0] and (threshold := thresholds.of_attribute(attribute, key[0])) is not None
     ]
-    return audit_subjects(engine, columns, subjects, groups, selection=selection)
+    return audit_subjects(engine, columns, subjects, groups, selection=selection, proposals=proposals)
 
 
-def _limits(subjects: Sequence[Subject], proposals: Proposals | None) -> list[list[Limit]]:
+def _limits(columns: Sequence[str], subjects: Sequence[Subject], proposals: Proposals | None) -> list[list[Limit]]:
     """Return by subject its limits, with what "auto" stands for where that is known."""
     limits = [list(subject.threshold.limits()) if subject.threshold else [] for subject in subjects]
-    names = [
-        subject.component
-        for subject, some in zip(subjects, limits, strict=True)
+    by = _HISTORY_OF if columns == COMPONENT else titles(columns)
+    keys = {
+        number: subject.keys[0][: len(by)] if subject.keys else (subject.layer, subject.component)
+        for number, (subject, some) in enumerate(zip(subjects, limits, strict=True))
         if any(one.value == AUTO for one in some)
-    ]
-    if not names or proposals is None:
+    }
+    if not keys or proposals is None:
         return limits
-    proposed = proposals(names)
-    return [
-        [
-            one._replace(value=proposed.get(subject.component, {}).get(one.measure, AUTO)) if one.value == AUTO else one
-            for one in some
+    proposed = proposals(by, list(keys.values()))
+    for number, key in keys.items():
+        known = proposed.get(key, {})
+        limits[number] = [
+            one._replace(value=known.get(one.measure, AUTO)) if one.value == AUTO else one for one in limits[number]
         ]
-        for subject, some in zip(subjects, limits, strict=True)
-    ]
+    return limits
 
 
 def _measurable(subject: Subject, limits: Sequence[Limit], number: int, figures: Figures) -> list[Limit]:

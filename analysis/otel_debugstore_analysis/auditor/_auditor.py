@@ -15,7 +15,7 @@ from otel_debugstore.code_identity import underlying_function, variant_of
 from otel_debugstore.config import Settings
 from otel_debugstore.errors import SessionNotFoundError
 from otel_debugstore.layers import Layer, check_layer
-from otel_debugstore_analysis.auditor._audit import audit, audit_subjects
+from otel_debugstore_analysis.auditor._audit import Proposals, audit, audit_subjects
 from otel_debugstore_analysis.auditor._checks import Verdict
 from otel_debugstore_analysis.auditor._findings import candidate, enqueue
 from otel_debugstore_analysis.auditor._history import proposals
@@ -157,10 +157,13 @@ class PerformanceAuditor(Closing):
     def get_optimization_queue(self, min_priority: float = 0.0) -> list[OptimizationCandidate]:
         """Return what is to be optimised, the most urgent first: what audits put into the queue and nobody proved yet.
 
+        What keeps its limits by the newest audit is not.
+
         Args:
             min_priority: Only candidates of at least this priority.
         """
-        return [candidate(item) for item in self.queue.items(OPEN_STATES, min_priority=min_priority)]
+        items = self.queue.items(OPEN_STATES, min_priority=min_priority)
+        return [candidate(item) for item in items if not item.keeps_limits]
 
     def generate_audit_report(self, output_path: str | os.PathLike[str] | None = None) -> str:
         """Return, as Markdown, what was audited so far, and what is in the queue.
@@ -208,6 +211,8 @@ class PerformanceAuditor(Closing):
             with self._analysis() as analysis:
                 groups = calls(analysis.engine, COMPONENT, EVERYTHING)
                 subject = subject_of_code(groups, layer, name, variant, threshold)
+                if not subject.keys:
+                    subject = subject._replace(note=f"Looked at: {', '.join(self._audited()) or 'the newest session'}.")
                 return audit_subjects(analysis.engine, COMPONENT, [subject], groups, proposals=self._proposals)[0]
         except SessionNotFoundError:
             if self._provider is None:
@@ -223,7 +228,7 @@ class PerformanceAuditor(Closing):
         return find_by_code(result)
 
     @property
-    def _proposals(self) -> Callable[[Sequence[str]], Mapping[str, Mapping[str, float]]]:
+    def _proposals(self) -> Proposals:
         return partial(proposals, self._base_path, self._audited())
 
     def _keep(self, results: Sequence[AuditResult], tests: Sequence[str]) -> None:

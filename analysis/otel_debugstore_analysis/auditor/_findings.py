@@ -13,12 +13,14 @@ _BROKEN = ("fail", "rejected")
 
 
 def enqueue(queue: OptimizationQueue, results: Iterable[AuditResult], tests: Sequence[str] = ()) -> list[QueueItem]:
-    """Put what does not keep its limits into the queue, all at once; return the items.
+    """Put what does not keep its limits into the queue, all at once; return the items. What does is noted in its item.
 
     Not that whose tests fail, or end differently where it is recorded: what was measured of it says nothing.
     """
-    findings = [_finding(result, tests) for result in results if is_queued(result)]
-    return queue.put_all(findings) if findings else []
+    audited = list(results)
+    findings = [_finding(result, result.failed_checks, tests) for result in audited if is_queued(result)]
+    kept = [_finding(result, result.checks, tests) for result in audited if result.verdict == "pass" and result.checks]
+    return queue.put_all(findings, kept)
 
 
 def is_queued(result: AuditResult) -> bool:
@@ -43,7 +45,8 @@ def candidate(item: QueueItem) -> OptimizationCandidate:
     )
 
 
-def _finding(result: AuditResult, tests: Sequence[str]) -> Finding:
+def _finding(result: AuditResult, checks: Sequence[Check], tests: Sequence[str]) -> Finding:
+    """Return what an audit says of a component by some of its checks."""
     failed = result.failed_checks
     code = result.code
     return Finding(
@@ -51,14 +54,15 @@ def _finding(result: AuditResult, tests: Sequence[str]) -> Finding:
         layer=result.layer,
         variant=code.variant,
         violations=tuple(map(_violation, failed)),
-        measured={check.name: check.measured for check in failed if check.measured is not None},
-        target={check.name: check.limit for check in failed},
+        measured={check.name: check.measured for check in checks if check.measured is not None},
+        target={check.name: check.limit for check in checks},
         trace_ids=result.trace_ids,
         code=None if code.source is None else Code(code.source, code.qualified_name, code.file_path, code.line_number),
         tests=tuple(tests),
         expected_saving_ns_per_s=result.saving_ns_per_s,
         confidence=max((_confidence(check) for check in failed), default=0.0),
         seen_ns=result.seen_ns,
+        recorded_as=result.recorded_as,
     )
 
 

@@ -44,6 +44,7 @@ class AuditResult:
         trace_ids: Traces of its slowest and of failed calls.
         saving_ns_per_s: What keeping the limits would save in each second of observation.
         seen_ns: When the newest of its calls began; None if there are none.
+        recorded_as: What its newest calls are recorded as, if none has its name.
     """
 
     passed: bool
@@ -61,6 +62,7 @@ class AuditResult:
     trace_ids: tuple[str, ...] = ()
     saving_ns_per_s: float = 0.0
     seen_ns: int | None = None
+    recorded_as: str | None = None
 
     @property
     def failed_checks(self) -> tuple[Check, ...]:

@@ -36,7 +36,7 @@ def result_of(
         observed_ns: How long was observed.
     """
     calls = [one for key in subject.keys for one in groups.get(key, ())]
-    verdict = verdict_of(checks) if calls else "undecided"
+    verdict = verdict_of(checks) if calls and checks else "undecided"
     failed = [check for check in checks if check.verdict == "fail"]
     return AuditResult(
         passed=verdict == "pass",
@@ -53,7 +53,18 @@ def result_of(
         trace_ids=_evidence(figures, number, calls) if failed else (),
         saving_ns_per_s=_saving(failed, calls, observed_ns),
         seen_ns=max((one.last_ns for one in calls if one.last_ns is not None), default=None),
+        recorded_as=_recorded_as(subject, groups),
     )
+
+
+def _recorded_as(subject: Subject, groups: Mapping[Key, Sequence[Calls]]) -> str | None:
+    """Return the component of a subject's newest calls, if its calls are recorded under other names than its own."""
+    newest_ns = {
+        key[1]: max((one.last_ns for one in groups.get(key, ()) if one.last_ns is not None), default=0)
+        for key in subject.keys
+        if len(key) > 1 and key[1]
+    }
+    return None if not newest_ns or subject.component in newest_ns else max(newest_ns, key=lambda name: newest_ns[name])
 
 
 def without_calls(subject: Subject) -> AuditResult:
@@ -127,6 +138,8 @@ def _cause(subject: Subject, verdict: Verdict, checks: Sequence[Check], has_call
 def _recommendation(subject: Subject, verdict: Verdict, checks: Sequence[Check], has_calls: bool) -> str:
     if verdict == "pass":
         return "Nothing is to be done."
+    if has_calls and not checks:
+        return "Give it a limit: nothing was checked."
     if verdict == "undecided":
         wanted = [check.more_calls for check in checks if check.verdict == "undecided"]
         if None in wanted and has_calls:

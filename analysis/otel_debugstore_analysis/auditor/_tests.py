@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from xml.etree import ElementTree
 from otel_debugstore.errors import ConfigurationError, DebugStoreError
 from otel_debugstore_analysis.auditor import _tracking
 from otel_debugstore_analysis.auditor._named import Named
-from otel_debugstore_analysis.processes import Outcome, run_command, split_command
+from otel_debugstore_analysis.processes import Outcome, command_of_tests, run_command
 
 TIMEOUT_S: Final = 600.0
 OUTPUT_BYTES: Final = 100_000
@@ -80,7 +79,7 @@ def run_tests(
     Raises:
         ConfigurationError: The command is empty, or needs a shell; or there are to be no iterations.
     """
-    words = _with_program(split_command(command))
+    words = command_of_tests(command)
     if iterations < 1:
         raise ConfigurationError(f"Tests can't be run {iterations} times; take 1 or more.")
     if isinstance(function, str):
@@ -232,17 +231,6 @@ def _recorded(store: Path, function: Named) -> tuple[int, int]:
         elif is_named:
             others += many
     return ours, others
-
-
-def _with_program(words: list[str]) -> list[str]:
-    """Return the command, with the program of that name that stands beside the running Python, if one does.
-
-    What the PATH has, where no environment is activated, is a `pytest` that knows nothing of what is installed here.
-    """
-    beside = Path(sys.executable).parent / words[0]
-    if os.sep not in words[0] and os.access(beside, os.X_OK):
-        return [str(beside), *words[1:]]
-    return words
 
 
 @contextmanager

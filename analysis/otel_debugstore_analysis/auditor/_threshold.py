@@ -20,8 +20,8 @@ SUCCESSES: Final = "success_rate"
 DURATION: Final = "duration_ns"
 MEMORY: Final = "memory_peak_bytes"
 SUM: Final = "sum."
-_PROPOSED: Final = ("max_duration_ms", "max_memory_mb", "max_error_rate")
-"""What the history of a component proposes."""
+_PROPOSED: Final = ("max_duration_ms", "max_p95_ms", "max_p99_ms", "max_memory_mb", "max_error_rate")
+"""What the history of a component proposes: what its calls hardly ever exceed."""
 _MS: Final = 1e6
 _MB: Final = 1e6
 
@@ -52,7 +52,7 @@ def _check(name: str, value: object) -> None:
     if value is None or (value == AUTO and name in _PROPOSED):
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        auto = ', or "auto"' if name in _PROPOSED else ""
+        auto = ', or "auto"' if name in _PROPOSED else "; no history proposes it" if value == AUTO else ""
         raise ConfigurationError(f"{name} can't be {value!r}: it takes a number that is not negative{auto}.")
     if name.endswith("_rate") and value > 1:
         raise ConfigurationError(f"{name} can't be {value!r}: it is a share, from 0 to 1.")
@@ -85,8 +85,8 @@ class PerformanceThreshold:
     min_success_rate: float | None = None
     duration_statistic: Statistic = "p95"
     max_p50_ms: float | None = None
-    max_p95_ms: float | None = None
-    max_p99_ms: float | None = None
+    max_p95_ms: float | Auto | None = None
+    max_p99_ms: float | Auto | None = None
     max_mean_ms: float | None = None
     max_cpu_ms: float | None = None
     max_calls_per_parent: float | None = None

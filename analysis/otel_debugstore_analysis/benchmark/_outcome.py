@@ -1,16 +1,18 @@
 """How a call ended, and whether two outcomes are the same. Runs in the processes that measure: standard library only.
 
 Values are equal where they have equal parts: sequences, mappings, dataclasses and plain objects part by part, arrays
-and tables of numpy, pandas and polars as these compare them, NaN equal to NaN, anything else by its own `==`. Objects
-of two versions of one class are held against each other by their parts.
+and tables of numpy, pandas and polars as these compare them, NaN equal to NaN, anything else by its own `==`. Without a
+tolerance 1, 1.0 and True are three values, as they are for digests. Objects of two versions of one class are held
+against each other by their parts.
 """
 
 from __future__ import annotations
 
 import copy
+import marshal
 import math
 import pickle
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence, Set
 from types import FunctionType
 from typing import Any, Final
 
@@ -18,6 +20,9 @@ from otel_debugstore_analysis.benchmark.model import Check, Outcome
 
 _MAX_TEXT: Final = 80
 _FRAMES: Final = ("pandas", "polars")
+_CONTAINERS: Final = frozenset((list, tuple, dict, set, frozenset))
+_MARSHAL: Final = 2
+"""The last format in which equal values have equal bytes, whoever else refers to them."""
 _PLAIN: Final = (str, bytes, bytearray, bool, int, type(None))
 
 
@@ -101,12 +106,14 @@ class _Comparer:
             self._open.discard(pair)
 
     def _parts(self, wanted: Any, found: Any, place: str) -> str | None:
+        if type(wanted).__qualname__ != type(found).__qualname__ and not self._are_alike(wanted, found):
+            return _unlike(wanted, found, place)
         if isinstance(wanted, (float, complex)) or isinstance(found, (float, complex)):
             return None if self._same_number(wanted, found) else _unlike(wanted, found, place)
-        if type(wanted).__qualname__ != type(found).__qualname__ and not _are_alike(wanted, found):
-            return _unlike(wanted, found, place)
         if isinstance(wanted, _PLAIN):
             return None if wanted == found else _unlike(wanted, found, place)
+        if type(wanted) in _CONTAINERS and _are_the_same(wanted, found):
+            return None
         if _is_array(wanted) and _is_array(found):
             return self._arrays(wanted, found, place)
         if type(wanted).__module__.partition(".")[0] in _FRAMES and hasattr(wanted, "equals"):
@@ -114,10 +121,17 @@ class _Comparer:
         if isinstance(wanted, Mapping):
             return self._mappings(wanted, found, place)
         if isinstance(wanted, Set):
-            return None if wanted == found else _unlike(wanted, found, place)
+            return self._keys(wanted, found, place) if wanted == found else _unlike(wanted, found, place)
         if isinstance(wanted, Sequence) and not isinstance(wanted, range):
             return self._sequences(wanted, found, place)
         return self._objects(wanted, found, place)
+
+    def _are_alike(self, wanted: Any, found: Any) -> bool:
+        """Return whether values of two types may be equal all the same: sets, mappings, with a tolerance numbers."""
+        kinds: tuple[Any, ...] = (Set, Mapping)
+        if self._check.kind == "tolerance":
+            kinds = (*kinds, (int, float, complex))
+        return any(isinstance(wanted, kind) and isinstance(found, kind) for kind in kinds)
 
     def _same_number(self, wanted: Any, found: Any) -> bool:
         try:
@@ -150,20 +164,22 @@ class _Comparer:
     def _mappings(self, wanted: Any, found: Any, place: str) -> str | None:
         if len(wanted) != len(found) or any(key not in found for key in wanted):
             return _unlike(wanted, found, place)
+        if differs := self._keys(wanted, found, place):
+            return differs
         for key in wanted:
             differs = self.differ(wanted[key], found[key], f"{place}[{short(key)}]")
             if differs:
                 return differs
         return None
 
+    def _keys(self, wanted: Collection[Any], found: Collection[Any], place: str) -> str | None:
+        """Return where hashable values that are equal differ all the same, such as 1 and 1.0."""
+        same = {key: key for key in found}
+        return next(filter(None, (self.differ(key, same[key], place) for key in wanted)), None)
+
     def _sequences(self, wanted: Any, found: Any, place: str) -> str | None:
         if len(wanted) != len(found):
             return f"{_at(place)}{len(found):,} items where {len(wanted):,} are right"
-        try:
-            if wanted == found and type(wanted) is type(found):  # in C, where there is no NaN
-                return None
-        except Exception:  # noqa: BLE001  # arrays in a list; the loop says
-            pass
         for number, (left, right) in enumerate(zip(wanted, found, strict=True)):
             differs = self.differ(left, right, f"{place}[{number}]")
             if differs:
@@ -230,10 +246,12 @@ def _require_value(value: Any) -> None:
         )
 
 
-def _are_alike(wanted: Any, found: Any) -> bool:
-    """Return whether values of two types may be equal all the same: numbers, and sets, and mappings."""
-    kinds: tuple[Any, ...] = ((int, float), Set, Mapping)
-    return any(isinstance(wanted, kind) and isinstance(found, kind) for kind in kinds)
+def _are_the_same(wanted: Any, found: Any) -> bool:
+    """Return whether values are the same to the last bit, as far as that is found in C: some are large."""
+    try:
+        return marshal.dumps(wanted, _MARSHAL) == marshal.dumps(found, _MARSHAL)
+    except ValueError:  # they hold objects, or are nested deep
+        return False
 
 
 def _is_array(value: Any) -> bool:

@@ -27,6 +27,10 @@ STATE: Final = struct.Struct("<QBBHBB")
 """Ticks, phase, side, case, whether it forked, whether a forked process came out of a call."""
 FORKED: Final = 12
 ESCAPED: Final = 13
+NOT_ITS_OWN: Final = (
+    "A function wrote into descriptors that are not its own: by some of these the process that measures says what it "
+    "does and finds."
+)
 _ESCAPING_S: Final = 0.1
 _MAX_SHOWN: Final = 100
 
@@ -192,6 +196,8 @@ class Subjects:
     def _require_no_escaped(self, case: int | None = None) -> None:
         if self._state[ESCAPED]:
             side = self._state[ESCAPED] - 1
+            if side >= len(SIDES):
+                raise FailedError(NOT_ITS_OWN, None, case)
             raise FailedError(
                 f"The {SIDES[side]} forks, and the forked process returns from the call as well; it was ended.",
                 side,

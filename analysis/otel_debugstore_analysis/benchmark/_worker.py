@@ -201,6 +201,7 @@ def serve(job: Job, requests: int, answers: int, state: int) -> None:
         worker = Worker(job, page)
         for line in asked:
             request = json.loads(line)
+            nonce = request.pop("nonce")
             try:
                 answer = getattr(worker, request.pop("do"))(**request)
             except FailedError as error:
@@ -212,7 +213,7 @@ def serve(job: Job, requests: int, answers: int, state: int) -> None:
                 answer["failed"]["trace"] = traceback.format_exc()
             if os.getpid() != worker.pid:
                 os._exit(0)
-            _write(answers, json.dumps(answer).encode() + b"\n")
+            _write(answers, json.dumps({**answer, "nonce": nonce}).encode() + b"\n")
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -248,13 +249,14 @@ def main() -> None:
         data = b""
         while len(data) < size:
             data += first.read(size - len(data))
-    try:
-        job: Job = pickle.loads(data)
-    except BaseException as error:  # noqa: BLE001  # a class of an input that can't be imported
-        cause = f"The inputs can't be had in a fresh interpreter ({error_name(error)}: {error})."
-        answer = {"failed": {"cause": cause, "side": None, "case": None, "wrong": False}}
-        _write(answers, json.dumps(answer).encode() + b"\n")
-        return
+        try:
+            job: Job = pickle.loads(data)
+        except BaseException as error:  # noqa: BLE001  # a class of an input that can't be imported
+            cause = f"The inputs can't be had in a fresh interpreter ({error_name(error)}: {error})."
+            answer = {"failed": {"cause": cause, "side": None, "case": None, "wrong": False}}
+            answer["nonce"] = json.loads(first.readline())["nonce"]
+            _write(answers, json.dumps(answer).encode() + b"\n")
+            return
     serve(job, requests, answers, state)
     os._exit(0)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_debugstore_analysis.benchmark import _subjects, _worker
-from otel_debugstore_analysis.benchmark._subjects import SIDES, STATE
+from otel_debugstore_analysis.benchmark._subjects import NOT_ITS_OWN, SIDES, STATE
 from otel_debugstore_analysis.benchmark.model import Job
 
 _MARK: Final = "_OTEL_DEBUGSTORE_BENCHMARK"
@@ -99,9 +99,10 @@ class WorkerProcess:
         Raises:
             WorkerFailedError: The functions could not be measured: they fail, are wrong, hang, or end the process.
         """
+        nonce = uuid.uuid4().hex
         with contextlib.suppress(BrokenPipeError):  # it has ended, as the answer will say
-            os.write(self._requests, json.dumps({"do": what, **arguments}).encode() + b"\n")
-        answer: dict[str, Any] = json.loads(self._line())
+            os.write(self._requests, json.dumps({"do": what, "nonce": nonce, **arguments}).encode() + b"\n")
+        answer = _answer_to(nonce, self._line())
         failed = answer.get("failed")
         if failed is not None:
             raise WorkerFailedError(failed["cause"], failed["side"], failed["case"], failed["wrong"])
@@ -192,6 +193,8 @@ class WorkerProcess:
     def _blamed(self, what: str) -> WorkerFailedError:
         """Return what is wrong with the function that was running."""
         _, phase, side, case = self._where()
+        if side not in range(len(SIDES)) or case not in range(max(len(self._job.cases), 1)):
+            return WorkerFailedError(NOT_ITS_OWN)
         if phase == 0:
             return WorkerFailedError(f"The process that measures {what.replace('its process', 'before it began')}.")
         if phase == _subjects.SETUP:
@@ -225,6 +228,20 @@ class WorkerProcess:
         with contextlib.suppress(ChildProcessError):
             return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return None
+
+
+def _answer_to(nonce: str, line: bytes) -> dict[str, Any]:
+    """Return the answer that a line holds.
+
+    Raises:
+        WorkerFailedError: It holds none to what was asked: it was not the worker that wrote it.
+    """
+    answer: Any = None
+    with contextlib.suppress(ValueError):
+        answer = json.loads(line)
+    if not isinstance(answer, dict) or answer.pop("nonce", None) != nonce:
+        raise WorkerFailedError(NOT_ITS_OWN)
+    return answer
 
 
 def _kill(pid: int) -> None:

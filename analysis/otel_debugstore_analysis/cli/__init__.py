@@ -187,6 +187,7 @@ def main() -> None:
 
     \b
     Record a program without touching it, then look:
-      opentelemetry-instrument --traces_exporter debugstore python app.py
+      opentelemetry-instrument --traces_exporter debugstore \\
+        --metrics_exporter none --logs_exporter none python app.py
       debugstore top
     """

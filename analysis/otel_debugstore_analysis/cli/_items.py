@@ -20,6 +20,7 @@ _DATA: Final = (
 _PEOPLE: Final = (
     *("id", "state", "priority", "saves", "over limit", "rejections", "layer", "component", "worst", "by"),
 )
+_KEPT: Final = "none: it keeps its limits"
 
 
 def show_items(items: Sequence[QueueItem], output_format: str) -> None:
@@ -53,6 +54,10 @@ def _worst(item: QueueItem) -> Any:
     return max(item.violations, key=lambda violation: violation.excess, default=None)
 
 
+def _state(item: QueueItem) -> str:
+    return f"{item.state}, not applied" if item.is_unapplied else item.state
+
+
 def _said(violation: Any) -> str:
     name = violation.measure
     return f"{name} {human(name, violation.measured)}, limit {human(name, violation.limit)}"
@@ -62,14 +67,14 @@ def _row(item: QueueItem) -> tuple[Any, ...]:
     worst, terms = _worst(item), item.priority_terms
     return (
         item.id,
-        item.state,
+        _state(item),
         item.priority,
         human("saved_ns_per_s", terms.get("saved_ns_per_s", 0.0)),
         f"x {human('excess', terms.get('excess', 1.0))}",
         item.rejections,
         item.layer,
         item.component,
-        _said(worst) if worst else None,
+        _said(worst) if worst else _KEPT,
         item.lease.by if item.lease else None,
     )
 
@@ -90,12 +95,18 @@ def _fields(item: QueueItem) -> list[tuple[str, Any]]:
     """Return what is known of an item, a line each."""
     terms = ", ".join(f"{name} {human(name, value)}" for name, value in item.priority_terms.items())
     rows: list[tuple[str, Any]] = [
-        *((name, getattr(item, name)) for name in ("id", "state", "layer", "component", "variant")),
+        ("id", item.id),
+        ("state", _state(item)),
+        *((name, getattr(item, name)) for name in ("layer", "component", "variant")),
         ("priority", f"{human('priority', item.priority)} ({terms})"),
         *(("violation", _said(violation)) for violation in item.violations),
         *((f"target {name}", human(name, value)) for name, value in item.target.items()),
         *(("trace", trace_id) for trace_id in item.trace_ids),
     ]
+    if item.has_own_name:
+        rows.append(("recorded as", item.recorded_name))
+    if item.keeps_limits:
+        rows.append(("violation", _KEPT))
     if item.tests:
         rows.append(("tests", " ".join(item.tests)))
     if item.lease:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from otel_debugstore.errors import DebugStoreError, SessionNotFoundError
+from otel_debugstore_analysis.cli._interrupt import interruptible
+from otel_debugstore_analysis.cli._output import remark
 
 if TYPE_CHECKING:
     from otel_debugstore_analysis.query import Engine
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from otel_debugstore_exporters.session import SessionPaths
 
 DEFAULT_DATA_DIR: Final = "debug_data"
+RECORDING: Final = (
+    "opentelemetry-instrument --traces_exporter debugstore --metrics_exporter none --logs_exporter none python app.py"
+)
+"""How a program is recorded; `opentelemetry-instrument` looks for an OTLP exporter of what is not set to none."""
 _META: Final = "otel_debugstore.data_dir"
 _SEAL_AT_MOST: Final = 200_000
 """Spans a command that only reads will seal first; more would keep its reader waiting."""
@@ -92,10 +99,26 @@ class Scope:
         if not found:
             raise SessionNotFoundError(
                 f"No session lies below {self.base_path}; record one "
-                "(opentelemetry-instrument --traces_exporter debugstore python app.py), import one "
-                "(debugstore import FILE), or name another directory (--data-dir)."
+                f"({RECORDING}), import one (debugstore import FILE), or name another directory (--data-dir)."
             )
         return found if self.all_sessions else found[-1:]
+
+    def named(self) -> Scope:
+        """Return the same with the newest session by its name, where that is meant: later it may be another one."""
+        if self.given or self.all_sessions or self.engine_url is not None:
+            return self
+        return dataclasses.replace(self, given=tuple(self.session_ids()))
+
+    def options(self) -> tuple[str, ...]:
+        """Return the options that mean the same sessions, or the same database, in another command; no password."""
+        from otel_debugstore_analysis.report import commands
+
+        if self.engine_url is not None:
+            from otel_debugstore_analysis.query._connect import without_password
+
+            return "--engine", without_password(self.engine_url), *commands.named(self.given)
+        where = commands.of_sessions(self.base_path, self.given)
+        return (*where, "--all-sessions") if self.all_sessions else where
 
     @contextlib.contextmanager
     def reader(self, **limits: Any) -> Iterator[SessionReader]:
@@ -105,7 +128,11 @@ class Scope:
         session_ids = self.session_ids()
         if self.seal:
             seal_quietly(self.base_path, session_ids)
-        with SessionReader(self.base_path, session_ids, **limits) as reader:
+        on_unreadable = _leave_out(len(session_ids)) if self.all_sessions else None
+        with (
+            SessionReader(self.base_path, session_ids, on_unreadable=on_unreadable, **limits) as reader,
+            interruptible(reader.bare_connection),
+        ):
             yield reader
 
     @contextlib.contextmanager
@@ -122,6 +149,19 @@ class Scope:
             return
         with self.reader() as reader:
             yield query.DuckDBEngine(reader)
+
+
+def _leave_out(session_count: int) -> Callable[[str, Exception], None]:
+    """Return what says that a session is left out, as long as there are others."""
+    left_out = []
+
+    def say(session_id: str, error: Exception) -> None:
+        left_out.append(session_id)
+        if len(left_out) == session_count:
+            raise error
+        remark(f"Session {session_id} is left out: {error}")
+
+    return say
 
 
 def seal_quietly(base_path: Path, session_ids: Sequence[str]) -> None:

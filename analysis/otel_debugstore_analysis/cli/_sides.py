@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,28 @@ if TYPE_CHECKING:
     from otel_debugstore_analysis.query import Engine, Selection
 
 _RANGE: Final = ".."
+
+
+class SideType(click.ParamType[str]):
+    """A set as text, in which times are absolute."""
+
+    name = "set"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from otel_debugstore_analysis.report.commands import moment
+
+        text = str(value)
+        if not _is_range(text):
+            return text
+        since, _, until = text.partition(_RANGE)
+        return _RANGE.join(moment(TIME.convert(time, param, ctx)) if time else "" for time in (since, until))
+
+
+SIDE: Final = SideType()
+
+
+def _is_range(text: str) -> bool:
+    return "=" not in text and _RANGE in text
 
 
 def with_sessions(ask: Ask, *sides: str) -> Ask:
@@ -28,7 +50,7 @@ def with_sessions(ask: Ask, *sides: str) -> Ask:
 
 def _sessions(text: str) -> Sequence[str]:
     """Return the sessions that a set names, none if it is another kind of set."""
-    return () if "=" in text or _RANGE in text else [part for part in text.split(",") if part]
+    return () if "=" in text or _is_range(text) else [part for part in text.split(",") if part]
 
 
 def side(engine: Engine, text: str, selection: Selection) -> Selection:
@@ -40,7 +62,7 @@ def side(engine: Engine, text: str, selection: Selection) -> Selection:
         return dataclasses.replace(selection, where={**selection.where, **of_commit(engine, value).where})
     if equals:
         return dataclasses.replace(selection, where={**selection.where, field: value})
-    if _RANGE in text:
+    if _is_range(text):
         since, _, until = text.partition(_RANGE)
         times = [TIME.convert(time, None, None) if time else None for time in (since, until)]
         return dataclasses.replace(selection, since_ns=times[0], until_ns=times[1])

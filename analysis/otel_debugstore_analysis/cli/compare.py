@@ -8,14 +8,14 @@ import click
 
 from otel_debugstore_analysis.cli._analysis import Ask, View, analysis_options, limit_option
 from otel_debugstore_analysis.cli._shapes import ERRORS, RATIO, UNITS, joining
-from otel_debugstore_analysis.cli._sides import side, with_sessions
+from otel_debugstore_analysis.cli._sides import SIDE, side, with_sessions
 
 _COMPONENTS: Final = ("verdict", RATIO.name, "before_ns", "after_ns", UNITS.name, ERRORS.name)
 
 
 @click.command()
-@click.argument("before")
-@click.argument("after")
+@click.argument("before", type=SIDE)
+@click.argument("after", type=SIDE)
 @click.option("--by", multiple=True, metavar="FIELD", help="Group by another column, or an attribute; may be repeated.")
 @click.option(
     "--min-effect",

@@ -19,7 +19,7 @@ _COMPONENTS = ("workflow", "component", "layer", "service", "critical_ns", "crit
     show_default=True,
     help="What time is added up by.",
 )
-@click.option("--trace", "trace_id", metavar="ID", help="Show the path of this trace, from begin to end.")
+@click.option("--trace", "trace_id", metavar="ID", help="Show the path of this trace, or of the one that begins so.")
 @limit_option(20, "Rows")
 @analysis_options
 def command(ask: Ask, workflow: str | None, layer: str | None, by: str, trace_id: str | None, limit: int) -> None:
@@ -35,7 +35,7 @@ def command(ask: Ask, workflow: str | None, layer: str | None, by: str, trace_id
       debugstore critical-path --workflow checkout
       debugstore critical-path --trace 4bf92f3577b34da6a3ce929d0e0e4736
     """
-    from otel_debugstore_analysis.analyses.critical_path import critical_path
+    from otel_debugstore_analysis.analyses.critical_path import MAX_SEGMENTS, critical_path
 
     answer = {
         "components": View("Time on the critical path", _COMPONENTS),
@@ -52,6 +52,7 @@ def command(ask: Ask, workflow: str | None, layer: str | None, by: str, trace_id
             by=by,
             trace_id=trace_id,
             limit=limit,
+            max_segments=max(limit, MAX_SEGMENTS),
         ),
         path if trace_id is not None else answer,
     )

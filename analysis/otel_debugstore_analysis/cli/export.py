@@ -91,7 +91,7 @@ def _export_parquet(reader: SessionReader, folder: Path, overwrite: bool) -> Non
     from otel_debugstore_exporters.archive import export_parquet
 
     if folder.exists() and not overwrite:
-        raise ConfigurationError(f"{folder} is there already; choose another name, or allow --overwrite.")
+        raise ConfigurationError(f"{folder} is there already; choose another name, or allow it (--overwrite).")
     if folder.exists() and any(path.suffix != ".parquet" for path in folder.iterdir()):
         raise ConfigurationError(f"{folder} holds other files than Parquet; choose another name.")
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -67,8 +67,9 @@ def command(
     """Have an optimizer change what ITEM of the queue names, and prove or reject it.
 
     The item is claimed, the candidate applied in a scratch copy, its tests run there, recorded calls replayed and
-    timed. What is proven lies as a patch beside the sessions; the project is not touched without --apply. Calls of
-    what is not declared as replayable or pure run only if ITEM is the component's name.
+    timed. What is proven lies as a patch beside the sessions; the project is not touched without --apply. Tests and
+    their settings stay as they are, whatever a candidate changes of them. Calls of what is not declared as replayable
+    or pure run only if ITEM is the component's name.
 
     \b
     Examples:

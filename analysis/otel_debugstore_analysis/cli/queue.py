@@ -117,7 +117,8 @@ def list_(state: tuple[str, ...], min_priority: float | None, no_refresh: bool, 
     """List the items, the most urgent first.
 
     The priority is (1 + milliseconds saved in a second) x times over the limit / (1 + rejections).
-    States: open, claimed, proposed, proven, rejected (it can be claimed again), stale (its code changed: audit again).
+    States: open, claimed, proposed, proven (not applied: its old code was still called after the proof), rejected (it
+    can be claimed again), stale (its code changed: audit again).
 
     \b
     Examples:
@@ -218,7 +219,8 @@ def prove(item: str, evidence: IO[bytes] | None, session: str | None, benchmark:
     Any other evidence is refused (exit code 2). It is what `debugstore benchmark` recorded in a session, or JSON as
     `debugstore replay` and `debugstore benchmark` print it: verdict ("faster"), ratio (time of the candidate, divided
     by that of the code as it is), low and high (its interval, below 1), and checked (how many outputs were compared,
-    and right: at least 1). Where it says which component and which code it is about, that has to be the item's.
+    and right: at least 1). The component or the code that it is about has to be the item's, and its candidate, where it
+    names one, what was proposed. While somebody has the item, only they prove it; a stale one is audited again first.
 
     \b
     Examples:

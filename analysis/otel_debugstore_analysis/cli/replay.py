@@ -67,6 +67,7 @@ _GOOD: Final = ("faster", "equal")
 )
 @click.option("--check-only", is_flag=True, help="Compare results only; time nothing.")
 @click.option("--sequence", is_flag=True, help="Time the recorded sequence in new processes in any case.")
+@click.option("--record", metavar="SESSION", help="Write the comparison into this session, as `benchmark` does.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all that is left to chance.")
 @format_option
 @reading_options
@@ -84,6 +85,7 @@ def command(
     timeout: float,
     check_only: bool,
     sequence: bool,
+    record: str | None,
     seed: int,
     output_format: str,
 ) -> None:
@@ -98,13 +100,16 @@ def command(
       debugstore replay shop.tools.parse --candidate shop.fast:parse
       debugstore replay parse --candidate shop.fast:parse --setup tests.fake:start --teardown tests.fake:stop
       debugstore replay parse --candidate shop.fast:parse --check-only --format json
+      debugstore replay parse --candidate shop.fast:parse --record benchmarks
     """
     from otel_debugstore_analysis import query
+    from otel_debugstore_analysis.queue import OptimizationQueue
     from otel_debugstore_analysis.replay import ReplayOptions, recorded_calls, replay
 
     with progress_bar("replay"):
         with scope.reader() as reader:
-            recorded = recorded_calls(query.DuckDBEngine(reader), component)
+            name = OptimizationQueue(scope.base_path).recorded_name(component)
+            recorded = recorded_calls(query.DuckDBEngine(reader), name)
         options = ReplayOptions(
             extra_paths=paths,
             setup=setup,
@@ -120,9 +125,25 @@ def command(
             always_sequence=sequence,
         )
         found = replay(recorded, candidate, options=options)
+    if record is not None:
+        _record(found, scope, record)
     show_replay(found, output_format)
     if found.verdict not in _GOOD and not (check_only and found.right and found.verdict == "undecided"):
         raise Findings
+
+
+def _record(found: Replay, scope: Scope, session_id: str) -> None:
+    from otel_debugstore_analysis.benchmark import record_comparison
+
+    trace_id = record_comparison(
+        scope.base_path,
+        session_id,
+        f"replay {found.component}",
+        found.comparison,
+        baseline=f"{found.component} (recorded)",
+        candidate=found.candidate or "candidate",
+    )
+    remark(f"Recorded in session {session_id}, trace {trace_id}.")
 
 
 def show_replay(found: Replay, output_format: str) -> None:

@@ -65,8 +65,9 @@ def command(
         raise click.UsageError("--max-tokens is for markdown and json: a page is for people.")
     if chosen_format == "markdown" or max_tokens is not None:
         tokens.load_in_background()
+    selection, scope = chosen.selection(component), scope.named()
     with _without_collection(), progress_bar("report") as progress, scope.engine() as engine:
-        text = _report(engine, chosen.selection(component), chosen_format, max_tokens, progress)
+        text = _report(engine, selection, scope, chosen_format, max_tokens, progress)
     if output is None or str(output) == "-":
         click.echo(text, nl=False)
         return
@@ -92,12 +93,17 @@ def _format_of(output: Path | None) -> str:
 
 
 def _report(
-    engine: Engine, selection: Selection, output_format: str, max_tokens: int | None, progress: Update | None
+    engine: Engine,
+    selection: Selection,
+    scope: Scope,
+    output_format: str,
+    max_tokens: int | None,
+    progress: Update | None,
 ) -> str:
     from otel_debugstore_analysis.report.findings import find
 
     is_page = output_format == "html"
-    findings = find(engine, selection=selection, charts=is_page, progress=progress)
+    findings = find(engine, selection=selection, charts=is_page, scope=scope.options(), progress=progress)
     if is_page:
         from otel_debugstore_analysis.report.html import html_report
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from otel_debugstore_analysis.cli._analysis import Ask, View, analysis_options, limit_option
-from otel_debugstore_analysis.cli._sides import side, with_sessions
+from otel_debugstore_analysis.cli._sides import SIDE, side, with_sessions
 
 
 @click.command()
-@click.argument("before")
-@click.argument("after")
+@click.argument("before", type=SIDE)
+@click.argument("after", type=SIDE)
 @click.option(
     "--by", type=click.Choice(("service", "component")), help="What is suspected; services, if there are several."
 )

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from otel_debugstore.errors import DebugStoreError
+from otel_debugstore_analysis.cli._interrupt import interruptible
 from otel_debugstore_analysis.cli._options import base_path, data_dir_option, seal_quietly
 from otel_debugstore_analysis.cli._output import format_option, remark, show
 
@@ -72,30 +72,25 @@ def show_sessions(path: Path, limit: int, output_format: str, *, seal: bool = Tr
 
 
 def _rows(path: Path, session_ids: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return a row a session: by one reader for all, or one each where that meets one that can't be read."""
-    if not session_ids:
-        return []
-    try:
-        return _read(path, session_ids)
-    except DebugStoreError:
-        return [_row_alone(path, session_id) for session_id in session_ids]
-
-
-def _row_alone(path: Path, session_id: str) -> tuple[Any, ...]:
-    try:
-        return _read(path, [session_id])[0]
-    except DebugStoreError:
-        return (session_id, "unreadable", *[None] * (len(COLUMNS) - 3), _size(path, session_id))
-
-
-def _read(path: Path, session_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return a row a session."""
     from otel_debugstore_exporters.reader import SessionReader
 
-    with SessionReader(path, session_ids) as reader:
+    unreadable = set[str]()
+    with (
+        SessionReader(path, session_ids, on_unreadable=lambda session_id, _: unreadable.add(session_id)) as reader,
+        interruptible(reader.bare_connection),
+    ):
         summaries = {row[0]: row[1:] for row in reader.query(_SUMMARY).rows}
         dropped = {session: sum(drop.count for drop in drops) for session, drops in reader.drops().items()}
-    empty = (None, None, 0, 0, 0)
-    return [(s, _state(path, s), *summaries.get(s, empty), dropped.get(s, 0), _size(path, s)) for s in session_ids]
+
+    def row(session_id: str) -> tuple[Any, ...]:
+        if session_id in unreadable:
+            return (session_id, "unreadable", *[None] * (len(COLUMNS) - 3), _size(path, session_id))
+        summary = summaries.get(session_id, (None, None, 0, 0, 0))
+        state, size = _state(path, session_id), _size(path, session_id)
+        return (session_id, state, *summary, dropped.get(session_id, 0), size)
+
+    return [row(session_id) for session_id in session_ids]
 
 
 def _state(path: Path, session_id: str) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import click
 
 from otel_debugstore_analysis.cli._options import Scope, reading_options
 from otel_debugstore_analysis.cli._output import format_option, remark, show
+
+_MEMORY_BYTES: Final = 4 << 30
+"""Twice what DuckDB may take for tables: for the texts of a query, and the rows that come back."""
 
 
 @click.command()
@@ -35,8 +39,10 @@ def command(scope: Scope, query: str, limit: int, timeout: float, output_format:
       debugstore sql "SELECT attributes['http.route'] AS route, max(duration_ns) FROM spans GROUP BY ALL"
       debugstore sql "SELECT * FROM traces ORDER BY start_ns DESC LIMIT 5" --format json
     """
+    from otel_debugstore_exporters.untrusted_sql import bounded_memory
+
     text = sys.stdin.read() if query == "-" else query
-    with scope.reader(memory_limit="2GB") as reader:
+    with scope.reader(memory_limit="2GB") as reader, bounded_memory(_MEMORY_BYTES):
         result = reader.query_untrusted(text, limit=limit or None, timeout_seconds=timeout)
     show(result, output_format, raw=True)
     if result.truncated:

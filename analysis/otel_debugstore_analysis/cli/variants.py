@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from otel_debugstore_analysis.query import Table
 
 _COLUMNS: Final = (
-    *("component", "variant", "previous", "first_ns", "count", "p50_ns", "verdict", RATIO.name, COMMIT.name, FILE.name),
+    *("component", "variant", "previous", "first_ns", "last_ns", "count"),
+    *("p50_ns", "verdict", RATIO.name, COMMIT.name, FILE.name),
 )
 
 

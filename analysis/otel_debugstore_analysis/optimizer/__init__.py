@@ -12,17 +12,18 @@ from otel_debugstore_analysis.lazy import lazy_names
 if TYPE_CHECKING:
     from otel_debugstore_analysis.optimizer.auto_evolver import ProvenEvolver
     from otel_debugstore_analysis.optimizer.by_command import CommandOptimizer
-    from otel_debugstore_analysis.optimizer.loop import Attempt, Optimization, OptimizeOptions, optimize
+    from otel_debugstore_analysis.optimizer.loop import optimize
     from otel_debugstore_analysis.optimizer.mechanical import MechanicalOptimizer
     from otel_debugstore_analysis.optimizer.protocol import Candidate, Optimizer, OptimizerError, Task, find_optimizer
+    from otel_debugstore_analysis.optimizer.results import Attempt, Optimization, OptimizeOptions
 
 _MODULES = {
-    "Attempt": "loop",
+    "Attempt": "results",
     "Candidate": "protocol",
     "CommandOptimizer": "by_command",
     "MechanicalOptimizer": "mechanical",
-    "Optimization": "loop",
-    "OptimizeOptions": "loop",
+    "Optimization": "results",
+    "OptimizeOptions": "results",
     "Optimizer": "protocol",
     "OptimizerError": "protocol",
     "ProvenEvolver": "auto_evolver",

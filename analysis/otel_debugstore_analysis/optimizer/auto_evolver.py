@@ -16,12 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from otel_debugstore.errors import NotReplayableError
+from otel_debugstore.errors import DebugStoreError, NotReplayableError
 from otel_debugstore_analysis.benchmark.results import Comparison
+from otel_debugstore_analysis.optimizer.held import given_back, own_name
 from otel_debugstore_analysis.optimizer.loop import evidence_of
 from otel_debugstore_analysis.optimizer.protocol import Candidate, Task
 from otel_debugstore_analysis.query import DuckDBEngine
 from otel_debugstore_analysis.queue import OptimizationQueue, QueueItem
+from otel_debugstore_analysis.queue._queue import LEASE_S
 from otel_debugstore_analysis.replay import Replay, ReplayOptions, recorded_calls, replay
 from otel_debugstore_analysis.replay.nodes import NodeHost, node_calls
 from otel_debugstore_exporters.reader import SessionReader
@@ -29,6 +31,8 @@ from otel_debugstore_exporters.reader import SessionReader
 NODE: Final = "node"
 _NAME: Final = "AutoEvolver"
 _WANTED: Final = ("open", "rejected")
+_NOBODYS: Final = ("proven", "stale")
+"""Items in these states can't be claimed, and nobody works on them."""
 _OURS: Final = ("otel_debugstore", "otel_debugstore_exporters", "otel_debugstore_analysis")
 
 
@@ -75,7 +79,7 @@ class ProvenEvolver:
         self._host = NodeHost(f"{kind.__module__}:{kind.__qualname__}", _own_paths(), tuple(ignored))
         self._options = replace(options or ReplayOptions(), asked_by_name=True)
         self.last: Replay | None = None
-        """What the last evolution was found to be."""
+        """What the last evolution was found to be, or why there was none; None if the host's object wrote nothing."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._evolver, name)
@@ -86,9 +90,9 @@ class ProvenEvolver:
         return _NAME
 
     def should_evolve(self, node_id: str) -> bool:
-        """Return whether the queue has an item for the node that nobody works on."""
+        """Return whether the queue has an item for the node that does not keep its limits, and nobody works on it."""
         item = self._item(node_id)
-        return item is not None and item.state in _WANTED
+        return item is not None and item.state in _WANTED and not item.keeps_limits
 
     def record_performance(self, node_id: str, metrics: dict[str, Any], score: float) -> Any:
         """Pass it on: the sessions have it anyway."""
@@ -97,24 +101,24 @@ class ProvenEvolver:
     def evolve_node(self, node_id: str) -> Any:
         """Have the node evolved, and keep that only if it is proven; return what the host's object does.
 
-        Raises:
-            QueueError: Somebody else works on the node.
-            NotReplayableError: No run of it was recorded that could be run again.
+        A node that the queue does not have, or has as proven or stale, is evolved and proven all the same. Where
+        nothing can be proven, because no run of it was recorded that could be run again, or somebody else works on it,
+        nothing is evolved: None is returned, and `last` says why. What is raised is the host's own.
         """
-        queue = OptimizationQueue(self._base_path)
-        item = self._item(node_id)
-        if item is not None:
-            item = queue.claim(item.id, _NAME)
+        queue, by = OptimizationQueue(self._base_path), own_name(_NAME)
+        self.last = None
+        returned = None
         try:
-            with tempfile.TemporaryDirectory(prefix="debugstore-evolve-") as temporary:
-                returned, found = self._evolved_and_replayed(node_id, Path(temporary))
-        except BaseException:
-            if item is not None:
-                queue.release(item.id, _NAME)
-            raise
-        self.last = found
-        if item is not None:
-            self._settle(queue, item, found)
+            item = self._item(node_id)
+            if item is None or item.state in _NOBODYS:
+                returned, self.last = self._evolved_and_replayed(node_id)
+            else:
+                queue.claim(item.id, by)
+                with given_back(queue, item.id, by):
+                    returned, self.last = self._evolved_and_replayed(node_id)
+                    self._settle(queue, item, by)
+        except DebugStoreError as error:
+            self.last = self.last or Replay(node_id, Comparison("failed", str(error)))
         return returned
 
     def propose(self, task: Task) -> Sequence[Candidate]:
@@ -134,26 +138,28 @@ class ProvenEvolver:
         items = OptimizationQueue(self._base_path).items()
         return next((item for item in items if (item.component, item.layer) == (node_id, NODE)), None)
 
-    def _evolved_and_replayed(self, node_id: str, folder: Path) -> tuple[Any, Replay | None]:
-        before, after = folder / "before", folder / "after"
+    def _evolved_and_replayed(self, node_id: str) -> tuple[Any, Replay | None]:
         with SessionReader(self._base_path) as reader:
             recorded = node_calls(recorded_calls(DuckDBEngine(reader), node_id), self._host.ignored)
         if not recorded.calls:
             raise NotReplayableError(f"No run of node {node_id!r} was recorded that could be run again.")
-        returned = self._evolve(node_id, before, after)
-        if _same_files(before / node_id, after / node_id):
-            return returned, None
-        try:
-            found = replay(
-                recorded,
-                self._host.side(folder / "candidate", after),
-                options=self._options,
-                baseline=self._host.side(folder / "original", before),
-            )
-        except NotReplayableError as error:
-            found = Replay(node_id, Comparison("failed", str(error)))
-        if found.verdict == "faster" and found.right:
-            _put(after / node_id, self._nodes / node_id)
+        with tempfile.TemporaryDirectory(prefix="debugstore-evolve-") as temporary:
+            folder = Path(temporary)
+            before, after = folder / "before", folder / "after"
+            returned = self._evolve(node_id, before, after)
+            if _same_files(before / node_id, after / node_id):
+                return returned, None
+            try:
+                found = replay(
+                    recorded,
+                    self._host.side(folder / "candidate", after),
+                    options=self._options,
+                    baseline=self._host.side(folder / "original", before),
+                )
+            except NotReplayableError as error:
+                found = Replay(node_id, Comparison("failed", str(error)))
+            if found.verdict == "faster" and found.right:
+                _put(after / node_id, self._nodes / node_id)
         return returned, found
 
     def _evolve(self, node_id: str, before: Path, after: Path) -> Any:
@@ -167,17 +173,18 @@ class ProvenEvolver:
             _put(before / node_id, place)
         return returned
 
-    def _settle(self, queue: OptimizationQueue, item: QueueItem, found: Replay | None) -> None:
+    def _settle(self, queue: OptimizationQueue, item: QueueItem, by: str) -> None:
+        found = self.last
         if found is None:
-            queue.release(item.id, _NAME)
+            queue.release(item.id, by)
             return
         title = f"what {_NAME} made of {item.component}"
         evidence = evidence_of(found, title)
-        queue.propose(item.id, title, _NAME)
+        queue.propose(item.id, title, by, lease_s=LEASE_S)
         if found.verdict == "faster" and found.right:
-            queue.prove(item.id, evidence, _NAME)
+            queue.prove(item.id, evidence, by)
         else:
-            queue.reject(item.id, found.cause, evidence, _NAME)
+            queue.reject(item.id, found.cause, evidence, by)
 
 
 def _own_paths() -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from otel_debugstore_analysis.optimizer.lines import with_newlines
 from otel_debugstore_analysis.optimizer.modules import merged
 from otel_debugstore_analysis.optimizer.patch import is_patch, patched
 from otel_debugstore_analysis.optimizer.protocol import Candidate, OptimizerError, Task
@@ -68,6 +69,7 @@ class CommandOptimizer:
 
 
 def _files(written: str, task: Task) -> dict[str, str | None]:
+    written = with_newlines(written)
     fenced = _FENCE.search(written)
     text = fenced[1] if fenced else written
     if not text.strip():

@@ -123,7 +123,7 @@ class _Child(NamedTuple):
 
 def repeated_calls(task: Task) -> list[Repeat]:
     """Return which pure functions the component calls again with the same arguments, where it costs it enough time."""
-    rows = tables.run(task.engine, _children, _MAX_CHILDREN, component=task.item.component)
+    rows = tables.run(task.engine, _children, _MAX_CHILDREN, component=task.recorded.component)
     children = [_Child(*row) for row in rows]
     total_ns = sum(call.duration_ns for call in task.recorded.calls if not call.is_nested)
     by_name: dict[str, list[_Child]] = defaultdict(list)

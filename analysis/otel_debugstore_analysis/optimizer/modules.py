@@ -6,6 +6,7 @@ import ast
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from otel_debugstore_analysis.optimizer.lines import lines_of
 from otel_debugstore_analysis.optimizer.protocol import OptimizerError
 
 _Definition = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -59,7 +60,7 @@ def merged(text: str, module: str) -> str:
 
 def edited(text: str, edits: Sequence[_Edit]) -> str:
     """Return a text with edits made, none of which overlap."""
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     for edit in sorted(edits, key=lambda edit: (edit.first, edit.end), reverse=True):
         lines[edit.first - 1 : edit.end - 1] = [edit.text]
     return "".join(lines)
@@ -106,8 +107,7 @@ def _first(node: ast.stmt) -> int:
 
 
 def _source(node: ast.stmt, text: str) -> str:
-    lines = text.splitlines()
-    return "\n".join(lines[_first(node) - 1 : node.end_lineno])
+    return "".join(lines_of(text)[_first(node) - 1 : node.end_lineno]).removesuffix("\n")
 
 
 def _replacement(old: ast.stmt, new: ast.stmt, text: str, module: str) -> _Edit:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
+from otel_debugstore_analysis.optimizer.lines import lines_of, with_newlines
 from otel_debugstore_analysis.optimizer.protocol import OptimizerError
 
 _HUNK: Final = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
@@ -41,7 +42,7 @@ def make_patch(before: Mapping[str, str | None], after: Mapping[str, str | None]
     for name, new in after.items():
         old = before.get(name)
         heads = (_NOTHING if old is None else f"a/{name}", _NOTHING if new is None else f"b/{name}")
-        for line in difflib.unified_diff((old or "").splitlines(True), (new or "").splitlines(True), *heads):
+        for line in difflib.unified_diff(lines_of(old or ""), lines_of(new or ""), *heads):
             parts.append(line if line.endswith("\n") else f"{line}\n{_NO_NEWLINE}\n")
     return "".join(parts)
 
@@ -57,7 +58,7 @@ def patched(patch: str, read: Callable[[str], str | None]) -> dict[str, str | No
         OptimizerError: It fits nowhere, or is no diff.
     """
     found: dict[str, str | None] = {}
-    for old, new, hunks in _files(patch.splitlines()):
+    for old, new, hunks in _files([line.removesuffix("\n") for line in lines_of(with_newlines(patch))]):
         source = None if old == _NOTHING else _path(old)
         target = source if new == _NOTHING else _path(new)
         assert target is not None

@@ -47,7 +47,7 @@ class Task:
     """What an optimizer is given.
 
     Attributes:
-        item: The item of the queue.
+        item: The item of the queue; the path of its code is that within the copy.
         package: All that is known of it, as Markdown within a budget of tokens.
         recorded: Its recorded calls.
         engine: The sessions that hold them.

@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from otel_debugstore_analysis.optimizer.lines import lines_of
 from otel_debugstore_analysis.optimizer.modules import edited, import_line, line_edit
 
 _FUNCTOOLS: Final = "functools"
@@ -115,7 +116,7 @@ def _import_text(text: str, line: int, tree: ast.Module) -> str:
     follows_import = any(isinstance(node, ast.Import) and node.end_lineno == line - 1 for node in tree.body)
     if follows_import or isinstance(following, (ast.Import, ast.ImportFrom)):
         return f"import {_FUNCTOOLS}\n"
-    blank = "" if line == 1 or not text.splitlines()[line - 2].strip() else "\n"
+    blank = "" if line == 1 or not lines_of(text)[line - 2].strip() else "\n"
     return f"{blank}import {_FUNCTOOLS}\n\n\n"
 
 
@@ -269,7 +270,7 @@ def _rewritten(text: str, function: ast.FunctionDef, hoist: _Hoist, called: str)
     taken |= {argument.arg for argument in ast.walk(function) if isinstance(argument, ast.arg)}
     name = next(name for name in (f"{called}_once{number or ''}" for number in range(1000)) if name not in taken)
     made = f"{name} = {ast.unparse(hoist.calls[0])}"
-    lines = [line.encode() for line in text.splitlines(keepends=True)]
+    lines = [line.encode() for line in lines_of(text)]
     before: list[tuple[ast.stmt, str]] = []
     for place in hoist.places:
         before.append((place, made if hoist.loop is None else f"if {name} is None:\n    {made}"))
@@ -282,7 +283,7 @@ def _rewritten(text: str, function: ast.FunctionDef, hoist: _Hoist, called: str)
         head, tail = lines[first][: call.col_offset], lines[last][call.end_col_offset :]
         lines[first : last + 1] = [head + name.encode() + tail, *[b""] * (last - first)]
     for place, statement in sorted(before, key=lambda pair: -pair[0].lineno):
-        indented = "".join(f"{' ' * place.col_offset}{line}\n" for line in statement.splitlines())
+        indented = "".join(f"{' ' * place.col_offset}{line}\n" for line in statement.split("\n"))
         lines.insert(place.lineno - 1, indented.encode())
     return b"".join(lines).decode()
 

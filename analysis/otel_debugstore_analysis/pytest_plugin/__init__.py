@@ -97,11 +97,16 @@ class _Recorder:
         limits = _limits(item)
         item.stash[_JUDGED] = {}
         is_exact = bool(limits) or _FIXTURE in _fixtures(item)
-        with _run(item.config).test(_recorded(item), is_exact=is_exact) as recorded:
+        with _run(item.config).test(_recorded(item), limits.broken_by, is_exact=is_exact) as recorded:
             result = yield
             recorded.has_passed = True
-        broken = limits.broken_by(recorded)
-        item.stash[_JUDGED] = {"is_limited": bool(limits), "broken": broken, "notes": limits.notes_on(recorded)}
+        broken = recorded.broken if recorded.is_seen else []
+        item.stash[_JUDGED] = {
+            "is_limited": bool(limits),
+            "broken": broken,
+            "notes": limits.notes_on(recorded),
+            "on_nothing": limits.kept_by_nothing(recorded),
+        }
         if broken:
             pytest.fail("Limits of the mark `debugstore` are broken:\n" + "\n".join(broken), pytrace=False)
         return result

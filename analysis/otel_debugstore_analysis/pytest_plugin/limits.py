@@ -1,22 +1,24 @@
 """`Limits`: what the mark `debugstore` says a test may call, and whether it does.
 
 A number holds for every component, or, of errors, for all of them together; a dictionary has numbers by component,
-which may be named by globs. 0 is a limit. The mark nearest to the test counts, limit by limit: function, class, module.
+by its whole name, by what follows one of the dots in it (`http_get` for `shop.http_get`), or by a glob. 0 is a limit.
+The mark nearest to the test counts, limit by limit: function, class, module.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from otel_debugstore.errors import ConfigurationError
+from otel_debugstore_analysis.pytest_plugin.spans import p95_ms
 
 if TYPE_CHECKING:
     import pytest
 
-    from otel_debugstore_analysis.pytest_plugin.spans import RecordedTest
+    from otel_debugstore_analysis.pytest_plugin.spans import RecordedSpan, RecordedTest
 
 Limit = float | Mapping[str, float] | None
 _OF_COMPONENTS: Final = ("max_p95_ms", "max_calls", "max_errors")
@@ -60,8 +62,8 @@ class Limits:
         return any(getattr(self, field.name) is not None for field in fields(self))
 
     def broken_by(self, test: RecordedTest) -> list[str]:
-        """Return what a test has broken, a line each; nothing of one of which nothing was seen."""
-        return list(self._broken_by(test)) if test.is_seen else []
+        """Return what a test has broken, a line each."""
+        return list(self._broken_by(test))
 
     def notes_on(self, test: RecordedTest) -> list[str]:
         """Return what has to be known of limits that were kept: that something could not be held against one."""
@@ -69,28 +71,39 @@ class Limits:
             return []
         if not test.is_seen:
             return ["not checked: the test records by another tracer provider, or none"]
-        named = {name: limit for name in _OF_COMPONENTS if isinstance(limit := getattr(self, name), Mapping)}
-        notes = [
-            f"{name}: no component {component!r} was called"
-            for name, limit in named.items()
-            for component, allowed in limit.items()
-            if allowed > 0 and not test.calls(component)
-        ]
+        notes = [said for said, _, allowed in self._on_nothing(test) if allowed > 0]
         if self.max_memory_mb is not None and test.memory_peak_bytes is None:
             notes.append("max_memory_mb: the peak is not known, the test was too short")
         if test.left_out:
             notes.append(f"{test.left_out:,} spans beyond those that are kept were not looked at")
         return notes
 
+    def kept_by_nothing(self, test: RecordedTest) -> dict[str, str]:
+        """Return limits of 0 on what was not called, by sentences: these matter if no other test calls it either."""
+        return {said: component for said, component, allowed in self._on_nothing(test) if not allowed}
+
+    def _on_nothing(self, test: RecordedTest) -> Iterator[tuple[str, str, float]]:
+        """Yield a sentence, the component and the limit where none of that name was called."""
+        for name in _OF_COMPONENTS:
+            limit = getattr(self, name)
+            if test.is_seen and isinstance(limit, Mapping):
+                for component, allowed in limit.items():
+                    if not test.calls(component):
+                        yield f"{name}: no component {component!r} was called", component, allowed
+
     def _broken_by(self, test: RecordedTest) -> Iterator[str]:
-        for component, limit in _by_component(self.max_p95_ms, test):
-            p95_ms = test.p95_ms(component)
-            if p95_ms is not None and p95_ms > limit:
-                count = len(test.calls(component))
-                yield f"{component}: p95 of {count:,} calls is {p95_ms:.3g} ms, {limit:g} ms are allowed"
-        yield from _counts(self.max_calls, test, lambda one: len(test.calls(one)), "calls")
+        for component, limit, calls in _by_component(self.max_p95_ms, test):
+            found_ms = p95_ms(calls)
+            if found_ms is not None and found_ms > limit:
+                yield f"{component}: p95 of {len(calls):,} calls is {found_ms:.3g} ms, {limit:g} ms are allowed"
+        for component, limit, calls in _by_component(self.max_calls, test):
+            if len(calls) > limit:
+                yield f"{component}: {len(calls):,} calls, {limit:g} allowed"
         if isinstance(self.max_errors, Mapping):
-            yield from _counts(self.max_errors, test, lambda one: len(test.errors(one)), "failed calls")
+            for component, limit, calls in _by_component(self.max_errors, test):
+                count = sum(call.error is not None for call in calls)
+                if count > limit:
+                    yield f"{component}: {count:,} failed calls, {limit:g} allowed"
         elif self.max_errors is not None and len(errors := test.errors()) > self.max_errors:
             first = ", ".join(dict.fromkeys(f"{span.component} ({span.error})" for span in errors))
             yield f"calls that failed: {len(errors):,}, {self.max_errors:g} allowed: {first[:200]}"
@@ -99,21 +112,17 @@ class Limits:
             yield f"memory grew by {peak / 1e6:.1f} MB, {self.max_memory_mb:g} MB are allowed"
 
 
-def _by_component(limit: Limit, test: RecordedTest) -> list[tuple[str, float]]:
-    if limit is None:
-        return []
-    return list(limit.items()) if isinstance(limit, Mapping) else [(_exactly(one), limit) for one in test.components]
-
-
-def _counts(limit: Limit, test: RecordedTest, count: Callable[[str], int], what: str) -> Iterator[str]:
-    for component, allowed in _by_component(limit, test):
-        if (found := count(component)) > allowed:
-            yield f"{component}: {found:,} {what}, {allowed:g} allowed"
-
-
-def _exactly(component: str) -> str:
-    """Return the glob that names this component only, which may hold what is special to globs."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in component)
+def _by_component(limit: Limit, test: RecordedTest) -> Iterator[tuple[str, float, Sequence[RecordedSpan]]]:
+    """Yield what is limited, the limit, and its calls: those of each name, or of each component that was called."""
+    if isinstance(limit, Mapping):
+        for name, allowed in limit.items():
+            yield name, allowed, test.calls(name)
+    elif limit is not None:
+        found: dict[str, list[RecordedSpan]] = {}
+        for call in test.spans:
+            found.setdefault(call.component, []).append(call)
+        for component, calls in found.items():
+            yield component, limit, calls
 
 
 def _checked(name: str, limit: Any) -> Any:

@@ -8,7 +8,7 @@ Threads: spans of any thread of this process that end while a test runs are take
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,11 +85,14 @@ class Run:
         return RecordedTest(nodeid, function, self._session_id, self._query)
 
     @contextlib.contextmanager
-    def test(self, recorded: RecordedTest, *, is_exact: bool) -> Iterator[RecordedTest]:
+    def test(
+        self, recorded: RecordedTest, broken_by: Callable[[RecordedTest], list[str]], *, is_exact: bool
+    ) -> Iterator[RecordedTest]:
         """Record what runs within as a test.
 
         Args:
             recorded: What takes the spans.
+            broken_by: Says which limits it broke, if it passed by itself: with any its span does not pass.
             is_exact: Whether all calls have to be there, also of functions that are otherwise sampled.
         """
         recorded.reset()
@@ -101,7 +104,7 @@ class Run:
                 self._end(call, error)
                 raise
             else:
-                self._end(call, None)
+                self._judge(call, recorded, broken_by)
 
     def finish(self) -> None:
         """Write down what was recorded."""
@@ -119,10 +122,19 @@ class Run:
         self._collector.test = recorded
         return call
 
-    def _end(self, call: Call | None, error: BaseException | None) -> None:
+    def _judge(self, call: Call | None, recorded: RecordedTest, broken_by: Callable[[RecordedTest], list[str]]) -> None:
+        """End a test that passed by itself: its span says if it broke a limit."""
+        if call is not None:
+            recorded.memory_peak_bytes = call.end_memory()
+        recorded.broken = broken_by(recorded)
+        if call is not None and recorded.broken:
+            call.set_outcome("error", "\n".join(recorded.broken))
+        self._end(call, None, has_broken=bool(recorded.broken))
+
+    def _end(self, call: Call | None, error: BaseException | None, *, has_broken: bool = False) -> None:
         if call is not None:
             is_failed = error is not None and not isinstance(error, pytest.skip.Exception)
-            call.set_attribute(names.TEST_CASE_RESULT, "fail" if is_failed else "pass")
+            call.set_attribute(names.TEST_CASE_RESULT, "fail" if is_failed or has_broken else "pass")
             if error is not None and is_failed:
                 call.fail(error)
             else:

@@ -39,7 +39,7 @@ class RecordedSpan(NamedTuple):
 
 
 class RecordedTest:
-    """What a test called. Components may be named by globs, such as `shop.*`.
+    """What a test called. Components are named as `is_named` says: `http_get`, `shop.http_get`, or `shop.*`.
 
     Attributes:
         nodeid: The test's id.
@@ -49,6 +49,7 @@ class RecordedTest:
         duration_ns: How long it took; 0 while it runs.
         memory_peak_bytes: By how much the process grew meanwhile, at its peak; None where that is not known.
         has_passed: Whether it ended without an exception.
+        broken: Which of its limits it broke, a line each.
         is_seen: Whether its own span came to us. Where the test takes another tracer provider, nothing does.
         left_out: Spans beyond what is kept of a test.
     """
@@ -69,6 +70,7 @@ class RecordedTest:
         self.memory_peak_bytes: int | None = None
         self.has_passed = self.is_seen = False
         self.left_out = 0
+        self.broken: list[str] = []
         self.ended: list[ReadableSpan] = []
         self._spans: list[RecordedSpan] = []
 
@@ -85,7 +87,7 @@ class RecordedTest:
 
     def calls(self, component: str = "*") -> list[RecordedSpan]:
         """Return the calls of a component."""
-        return [span for span in self.spans if fnmatchcase(span.component, component)]
+        return [span for span in self.spans if is_named(span.component, component)]
 
     def errors(self, component: str = "*") -> list[RecordedSpan]:
         """Return the calls of a component that failed."""
@@ -93,8 +95,7 @@ class RecordedTest:
 
     def p95_ms(self, component: str = "*") -> float | None:
         """Return what 95 % of the calls of a component did not exceed; of fewer than 20, the slowest; None of none."""
-        durations = sorted(span.duration_ns for span in self.calls(component))
-        return durations[-(-_P95 * len(durations) // 100) - 1] / 1e6 if durations else None
+        return p95_ms(self.calls(component))
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Return the rows of a query over the session (docs/schema.md), to which all processes of the test record.
@@ -128,6 +129,17 @@ class RecordedTest:
             "trace_id": self.trace_id,
             "is_seen": self.is_seen,
         }
+
+
+def is_named(component: str, name: str) -> bool:
+    """Return whether a name, or glob, stands for a component: for its whole name or what follows one of its dots."""
+    return fnmatchcase(component, name) or fnmatchcase(component, f"*.{name}")
+
+
+def p95_ms(calls: Sequence[RecordedSpan]) -> float | None:
+    """Return what 95 % of the calls did not exceed; of fewer than 20, the slowest; None of none."""
+    durations = sorted(span.duration_ns for span in calls)
+    return durations[-(-_P95 * len(durations) // 100) - 1] / 1e6 if durations else None
 
 
 def _span(ended: ReadableSpan) -> RecordedSpan:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from otel_debugstore.errors import DebugStoreError
 from otel_debugstore_analysis.pytest_plugin import baseline as baselines
+from otel_debugstore_analysis.pytest_plugin.spans import is_named
 from otel_debugstore_analysis.text import duration, printable
 
 _MAX_LINES: Final = 20
@@ -74,6 +75,13 @@ def _limits(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     limited = {test: result for test, result in results.items() if "broken" in result and result.get("is_limited")}
     broken = [f"BROKEN {test}: {line}" for test, result in limited.items() for line in result["broken"]]
     notes = [f"NOTE {test}: {line}" for test, result in limited.items() for line in result["notes"]]
+    called = {component for result in results.values() for component in result["calls"]}
+    notes += [
+        f"NOTE {test}: {line} by any test"
+        for test, result in limited.items()
+        for line, name in result["on_nothing"].items()
+        if not any(is_named(component, name) for component in called)
+    ]
     if not limited:
         return []
     count = sum(bool(result["broken"]) for result in limited.values())

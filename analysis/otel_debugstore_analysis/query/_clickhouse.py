@@ -21,7 +21,6 @@ _SETTINGS: Final = {"join_use_nulls": 1, "aggregate_functions_null_for_empty": 1
 """NULL where SQL has it, and not 0 or no text."""
 _ARROW_SETTINGS: Final = {"output_format_arrow_string_as_string": 1}
 _KEY: Final = "attribute_"
-_GIVEN: Final = f"(SELECT arrayJoin({{{GIVEN}:Array(String)}}) AS value)"
 
 
 class ClickHouseEngine(Closing):
@@ -73,7 +72,10 @@ class ClickHouseEngine(Closing):
             for number, (column, key) in enumerate(attribute_keys(columns).items()):
                 keys[column] = f"{{{_KEY}{number}:String}}"
                 values[f"{_KEY}{number}"] = key
-            sources[place] = _GIVEN if table == GIVEN else f"({self._source.sql(table, columns, bounds, keys)})"
+            if table.startswith(GIVEN):
+                sources[place] = f"(SELECT arrayJoin({{{table}:Array(String)}}) AS value)"
+            else:
+                sources[place] = f"({self._source.sql(table, columns, bounds, keys)})"
         sql = with_sources(query.sql, sources)
         return sql, {name: value for name, value in values.items() if f"{{{name}:" in sql}
 

@@ -77,6 +77,13 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
+def without_password(url: str) -> str:
+    """Return a URL that connects to the same database where `CLICKHOUSE_PASSWORD` is set, if it needs a password."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}@{host}").geturl() if at else url
+
+
 def _parts(url: str) -> tuple[SplitResult, dict[str, Any]]:
     try:
         parts = urlsplit(url)

@@ -14,17 +14,25 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import duckdb
 
 from otel_debugstore.errors import QueryError
-from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES, ATTRIBUTE
+from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES, ATTRIBUTE, INSTANCE, INSTANCE_KEYS
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.segment import first_line
+from otel_debugstore_exporters.views import literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 GIVEN: Final = "given"
-"""A canonical table, and the parameter that it is made of; see `tables.given`."""
+"""Begins the name of a table that is made of the parameter of the same name; see `tables.given`."""
 _MAX_STATEMENTS: Final = 64
 _WITH_TEXT: Final = f"SELECT * REPLACE ({ALL_ATTRIBUTES}::JSON::VARCHAR AS {ALL_ATTRIBUTES}) FROM"
+_INSTANCES: Final = ", ".join(f"nullif(TRY_CAST(attributes[{literal(key)}] AS VARCHAR), '')" for key in INSTANCE_KEYS)
+_WITH_INSTANCE: Final = (
+    f"(SELECT s.*, CASE WHEN s.pid IS NULL THEN concat_ws('/', nullif(s.service, ''), nullif(r.instance, '')) "
+    f"ELSE coalesce(r.instance, '') END AS {INSTANCE} FROM {{spans}} s "
+    f"LEFT JOIN (SELECT resource_id, concat_ws('/', {_INSTANCES}) AS instance FROM {{resources}}) r "
+    "USING (resource_id))"
+)
 
 
 class Bound(NamedTuple):
@@ -70,7 +78,8 @@ class Engine(Protocol):
         """Return the rows of a query, fresh as of now.
 
         A column `attributes.KEY` of `spans` is that attribute as text, NULL where a span lacks it; `attributes` of
-        `spans` and of `resources` is a JSON object of all, whose values may all be texts.
+        `spans` and of `resources` is a JSON object of all, whose values may all be texts. `INSTANCE` of `spans` is
+        made of attributes of their resources.
 
         Args:
             query: What to ask.
@@ -127,16 +136,21 @@ class DuckDBEngine:
         return statement
 
     def _source(self, table: str, columns: Sequence[str]) -> str:
-        if table == GIVEN:
-            return f"(SELECT unnest(${GIVEN}) AS value)"
+        if table.startswith(GIVEN):
+            return f"(SELECT unnest(${table}) AS value)"
         place = self.reader.table(table)
         if ALL_ATTRIBUTES in columns and table != "spans":
             return f"({_WITH_TEXT} (SELECT {', '.join(columns)} FROM {place}))"
-        if table != "spans" or (place != table and not any(column.startswith(ALL_ATTRIBUTES) for column in columns)):
+        has_instance = INSTANCE in columns
+        if table != "spans" or (place != table and not any(c.startswith((ALL_ATTRIBUTES, INSTANCE)) for c in columns)):
             return place
-        plain = [column for column in columns if not column.startswith(ATTRIBUTE)]
+        plain = [column for column in columns if not column.startswith((ATTRIBUTE, INSTANCE))]
+        if has_instance:
+            plain = list(dict.fromkeys((*plain, "resource_id", "pid", "service")))
         attributes = {c: (c.removeprefix(ATTRIBUTE), "VARCHAR") for c in columns if c.startswith(ATTRIBUTE)}
         sql = f"({self.reader.spans_sql(plain or ['start_ns'], attributes)})"
+        if has_instance:
+            sql = _WITH_INSTANCE.format(spans=sql, resources=self.reader.table("resources"))
         return f"({_WITH_TEXT} {sql})" if ALL_ATTRIBUTES in columns else sql
 
 

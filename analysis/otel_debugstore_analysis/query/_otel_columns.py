@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from otel_debugstore import attributes as names
+from otel_debugstore.layers import LAYERS
 from otel_debugstore_analysis.query import _pushed
-from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES
+from otel_debugstore_analysis.query._selection import ALL_ATTRIBUTES, INSTANCE, INSTANCE_KEYS
 from otel_debugstore_exporters.layer_mapping import KNOWN
 
 READ: Final = (
@@ -70,8 +71,9 @@ def _layer() -> str:
     for key, layers in KNOWN.items():
         found, given = (f"[{', '.join(map(_text, values))}]" for values in (layers.keys(), layers.values()))
         rules.append(_or_null(f"transform({_span(key)}, {found}, {given}, '')"))
-    own = _text(names.LAYER)
-    return f"if(mapContains(SpanAttributes, {own}), {_or_null(_span(names.LAYER))}, coalesce({', '.join(rules)}))"
+    own, known = _text(names.LAYER), ", ".join(map(_text, ("", *LAYERS)))  # `debugstore push` writes '' for none
+    is_named = f"mapContains(SpanAttributes, {own}) AND {_span(names.LAYER)} IN ({known})"
+    return f"if({is_named}, {_or_null(_span(names.LAYER))}, coalesce({', '.join(rules)}))"
 
 
 def _exception(key: str) -> str:
@@ -102,6 +104,9 @@ SESSION: Final = _or_null(
 )
 """The session of a span in `otel_traces`."""
 
+_PID: Final = f"coalesce({_number(_resource(_pushed.PID))}, {_number(_resource(names.PROCESS_PID))})"
+_INSTANCE: Final = ", ".join((f"if(isNull({_PID}), toString(ServiceName), '')", *map(_resource, INSTANCE_KEYS)))
+
 SPAN: Final[Mapping[str, str]] = {
     "trace_id": "TraceId",
     "span_id": "SpanId",
@@ -118,7 +123,7 @@ SPAN: Final[Mapping[str, str]] = {
     "exception_message": _or_null(_LAST_EXCEPTION),
     "service": _or_null("toString(ServiceName)"),
     "session": SESSION,
-    "pid": f"coalesce({_number(_resource(_pushed.PID))}, {_number(_resource(names.PROCESS_PID))})",
+    "pid": _PID,
     "thread_id": _number(_span(names.THREAD_ID)),
     "layer": _layer(),
     "component": f"if({_span(names.COMPONENT)} != '', {_span(names.COMPONENT)}, toString(SpanName))",
@@ -138,6 +143,7 @@ SPAN: Final[Mapping[str, str]] = {
     "resource_id": f"if({_resource(_pushed.RESOURCE_ID)} != '', {_resource(_pushed.RESOURCE_ID)}, "
     "lower(hex(sipHash64(ResourceAttributes))))",
     ALL_ATTRIBUTES: f"nullIf({_json('SpanAttributes', _pushed.OF_SPAN)}, '{{}}')",
+    INSTANCE: f"arrayStringConcat(arrayFilter(x -> x != '', [{_INSTANCE}]), '/')",
     "scope_id": f"if({_resource(_pushed.SCOPE_ID)} != '', {_resource(_pushed.SCOPE_ID)}, "
     "lower(hex(sipHash64(ScopeName, ScopeVersion))))",
 }

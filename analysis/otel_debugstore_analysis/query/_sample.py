@@ -41,7 +41,7 @@ class Traces(NamedTuple):
     @property
     def key(self) -> Hashable:
         """What tells these traces from others."""
-        return self.filter, tuple(sorted(self.selection.parameters.items())), self.ids
+        return self.selection.key, self.ids
 
 
 class Chosen(NamedTuple):

@@ -27,6 +27,8 @@ ORDERS: Final = {
     "p99": "p99_ns",
 }
 _TIES: Final = ("start_ns", "trace_id", "span_id")
+_LATE_ROWS: Final = 50
+"""Of so many rows DuckDB reads the other columns only once it has found them; ties among them are ordered here."""
 _SLOWEST_COLUMNS: Final = (
     "trace_id",
     "span_id",
@@ -91,12 +93,13 @@ def slowest(engine: Engine, *, selection: Selection = EVERYTHING, limit: int = 2
     """Return the spans that took longest, longest first; of equal ones the first, then by ids."""
     place = {name: _SLOWEST_COLUMNS.index(name) for name in ("duration_ns", *_TIES)}
     duration = place["duration_ns"]
-    rows = tables.run(engine, _slowest, selection.filter, limit + 1, **selection.parameters)
-    if len(rows) > limit and rows[limit][duration] == rows[limit - 1][duration]:
+    asked = max(limit + 1, _LATE_ROWS)
+    rows = tables.run(engine, _slowest, selection.filter, asked, **selection.parameters)
+    if len(rows) == asked and rows[-1][duration] == rows[limit - 1][duration]:
         rows = tables.run(engine, _slowest_of_equal, selection.filter, limit, **selection.parameters)
-    rows = [row for row in rows[:limit] if row[duration] is not None]
+    rows = [row for row in rows if row[duration] is not None]
     rows.sort(key=lambda row: (-row[duration], *((row[place[name]] is None, row[place[name]]) for name in _TIES)))
-    return Table(_SLOWEST_COLUMNS, rows, left_out=None)
+    return Table(_SLOWEST_COLUMNS, rows[:limit], left_out=None)
 
 
 def slowest_traces(engine: Engine, *, limit: int = 20) -> Table:

@@ -72,6 +72,15 @@ def trace(engine: Engine, trace_id: str, limit: int = 1000) -> Trace:
     )
 
 
+def whole_id(engine: Engine, trace_id: str) -> str:
+    """Return the id of the one trace that begins like that.
+
+    Raises:
+        QueryError: No trace, or more than one, begins like that.
+    """
+    return _find(engine, _checked(trace_id)).trace_id
+
+
 class _Found(NamedTuple):
     trace_id: str
     start_ns: int | None

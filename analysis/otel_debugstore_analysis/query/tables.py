@@ -46,7 +46,7 @@ SPAN_TYPES: Final = _types("spans")
 
 
 def spans(attributes: tuple[str, ...] = ()) -> ir.Table:
-    """Return the canonical span table, with attributes (`attributes.KEY`) as further text columns."""
+    """Return the canonical span table, with attributes (`attributes.KEY`, or `INSTANCE`) as further text columns."""
     return ibis.table(SPAN_TYPES | dict.fromkeys(attributes, "string"), name="spans")
 
 
@@ -85,9 +85,13 @@ def rollup_total() -> ir.Table:
     return ibis.table(_types("rollup_total"), name="rollup_total")
 
 
-def given() -> ir.Table:
-    """Return the table with a row a text of the parameter `given`, a list: for more values than there can be names."""
-    return ibis.table({"value": "string"}, name=GIVEN)
+def given(name: str = GIVEN) -> ir.Table:
+    """Return the table with a row a text of a parameter that is a list: for more values than there can be names.
+
+    Args:
+        name: That of the parameter, which begins with `GIVEN`.
+    """
+    return ibis.table({"value": "string"}, name=name)
 
 
 def parameter(name: str, kind: str = "string") -> ir.Value:

@@ -33,6 +33,7 @@ class Evidence:
         variant: The hash of the code that the candidate was compared with; None where it is not known.
         component: The component that the candidate is for; None where it is not known.
         candidate: What was compared with it.
+        candidate_variant: The hash of the candidate's code; None where it is not known.
         trace_ids: Traces that show it, which retention spares.
     """
 
@@ -49,6 +50,7 @@ class Evidence:
     component: str | None = None
     candidate: str | None = None
     trace_ids: tuple[str, ...] = ()
+    candidate_variant: str | None = None
 
     @classmethod
     def of(cls, source: object) -> Evidence:
@@ -76,10 +78,11 @@ class Evidence:
             component=found.text("component"),
             candidate=found.text("candidate"),
             trace_ids=found.texts("trace_ids"),
+            candidate_variant=found.text("candidate_variant"),
         )
 
-    def refusal(self, component: str, variant: str | None) -> str | None:
-        """Return why this does not prove that a candidate for a component is faster, and right; None if it does."""
+    def refusal(self) -> str | None:
+        """Return why this does not prove that the candidate is faster, and right; None if it does."""
         if self.verdict != FASTER:
             return f"the verdict is {self.verdict!r}, not {FASTER!r}" + (f" ({self.cause})" if self.cause else "")
         if self.checked < 1:
@@ -91,12 +94,32 @@ class Evidence:
                 f"the interval of the candidate's time in that of the baseline, {self.low:g} to {self.high:g} around "
                 f"{self.ratio:g}, does not lie below 1"
             )
-        if self.variant and variant:
-            if self.variant != variant:
-                return f"it compares with variant {self.variant!r}, and the item is about {variant!r}"
-        elif self.component and self.component != component:  # the same code may have several names
-            return f"it is about {self.component!r}, and the item about {component!r}"
         return None
+
+    def other_component(self, names: Sequence[str], variant: str | None) -> str | None:
+        """Return why this is not about a component; None if it is.
+
+        Args:
+            names: What the component is called.
+            variant: The hash of its code: where both are known it decides, since the same code may have other names.
+        """
+        if self.variant and variant:
+            if self.variant == variant:
+                return None
+            return f"it compares with variant {self.variant!r}, and the item is about {variant!r}"
+        if self.component is None:
+            return "it says neither which component nor, where that is known here, which variant it is about"
+        return None if self.component in names else f"it is about {self.component!r}, and the item about {names[0]!r}"
+
+    def other_candidate(self, candidate: str, variant: str | None) -> str | None:
+        """Return why this is about another candidate than that which was proposed; None where nothing says so."""
+        if self.candidate_variant and variant:
+            if self.candidate_variant == variant:
+                return None
+            return f"its candidate is variant {self.candidate_variant!r}, and {variant!r} was proposed"
+        if self.candidate is None or _written(self.candidate) == _written(candidate):
+            return None
+        return f"its candidate is {self.candidate!r}, and {candidate!r} was proposed; propose the one that is proven"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as what JSON knows."""
@@ -107,6 +130,11 @@ class Evidence:
         """Return what `to_json` made the value of; names that are not known are ignored."""
         known = {one.name: value[one.name] for one in fields(cls) if one.name in value}
         return cls(**known | {"trace_ids": tuple(known.get("trace_ids", ()))})
+
+
+def _written(candidate: str) -> str:
+    """Return a candidate as both ways to write one have it: package.module:function, or with dots alone."""
+    return candidate[:_MAX_TEXT].strip().replace(":", ".")
 
 
 class _Fields:

@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from otel_debugstore_analysis.queue._evidence import Evidence
 
 ItemState = Literal["open", "claimed", "proposed", "proven", "rejected", "stale"]
+PROVEN: Final = "proven: "
+"""How the event of a proof begins; the state of an audit after it is proven, too."""
 STATES: Final[tuple[ItemState, ...]] = get_args(ItemState)
 
 MAX_SOURCE: Final = 100_000
@@ -61,8 +63,27 @@ class Code(NamedTuple):
     line_number: int | None = None
 
 
+class _Named:
+    """A component by its name, and by that of its recorded calls."""
+
+    __slots__ = ()
+
+    component: str
+    recorded_as: str | None
+
+    @property
+    def recorded_name(self) -> str:
+        """What its calls are recorded as."""
+        return self.recorded_as or self.component
+
+    @property
+    def has_own_name(self) -> bool:
+        """Whether its name is one of the user's own: its calls are recorded as another."""
+        return self.recorded_name != self.component
+
+
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(_Named):
     """What an audit found of a component that does not keep its limits.
 
     Attributes:
@@ -78,6 +99,7 @@ class Finding:
         expected_saving_ns_per_s: What reaching the target would save in each second of observation.
         confidence: How sure that is, from 0 to 1.
         seen_ns: The newest start of the calls that were audited, nanoseconds since 1970; None is now.
+        recorded_as: The component that its calls are recorded as, if that is another name than `component`.
     """
 
     component: str
@@ -92,6 +114,7 @@ class Finding:
     expected_saving_ns_per_s: float = 0.0
     confidence: float = 1.0
     seen_ns: int | None = None
+    recorded_as: str | None = None
 
 
 class Lease(NamedTuple):
@@ -119,20 +142,21 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class QueueItem:
+class QueueItem(_Named):
     """What is to be made faster, and how far that is. The fields that `Finding` has are the newest audit's.
 
     Attributes:
-        id: Twelve hexadecimal digits: the same for a component and layer, always.
+        id: Twelve hexadecimal digits, made of the component and layer that it was first found as.
         priority: What items are sorted by; see `priority_terms`.
         priority_terms: What `priority` is made of; `docs/queue.md` has the formula.
-        state: How far it is. A claim whose lease is over counts as open.
+        state: How far it is. A claim, or a proof on its way, whose lease is over counts as open.
         lease: Who works on it.
         proposal: The newest candidate.
         evidence: What proved it, or what the newest candidate was rejected for.
         rejections: How many candidates were rejected since the code last changed.
         history: What happened, oldest first: the first event and the newest ones.
         history_left_out: How many events between them were dropped.
+        recorded_as: As `Finding` has it.
     """
 
     id: str
@@ -159,15 +183,28 @@ class QueueItem:
     rejections: int = 0
     history: tuple[Event, ...] = ()
     history_left_out: int = 0
+    recorded_as: str | None = None
 
     @property
     def is_closed(self) -> bool:
         """Whether it was proven: nothing else closes an item."""
         return self.state == "proven"
 
+    @property
+    def keeps_limits(self) -> bool:
+        """Whether the newest audit found nothing wrong any more: there is nothing to work on."""
+        return not self.violations
+
+    @property
+    def is_unapplied(self) -> bool:
+        """Whether it was proven, and an audit found that its old code was still called after that."""
+        proofs = [event.at_ns for event in self.history if event.what.startswith(PROVEN)]
+        return self.is_closed and bool(proofs) and proofs[-1] < self.seen_ns
+
     def to_json(self) -> dict[str, Any]:
         """Return it as what JSON knows."""
-        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        plain = {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        return plain | {"is_unapplied": self.is_unapplied}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> QueueItem:

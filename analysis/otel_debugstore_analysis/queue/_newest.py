@@ -22,17 +22,17 @@ _MAX_ROWS: Final = 100_000
 _NS_A_SECOND: Final = 1e9
 
 
-def newest_variants(base_path: Path, items: Collection[QueueItem]) -> dict[tuple[str, str], str]:
-    """Return by component and layer the variant that ran last, of those that ran after the items were audited.
+def newest_variants(base_path: Path, items: Collection[QueueItem]) -> dict[str, str]:
+    """Return by the ids of items the variant that ran last, of those that ran after the item was audited.
 
     Args:
         base_path: Where the sessions lie.
         items: Whose code is looked at.
     """
-    known = {(item.component, item.layer): item for item in items if item.variant is not None}
+    known = [item for item in items if item.variant is not None]
     if not known:
         return {}
-    since_ns = min(item.seen_ns for item in known.values())
+    since_ns = min(item.seen_ns for item in known)
     sessions = [session_id for session_id in list_sessions(base_path) if _has_changed(base_path, session_id, since_ns)]
     if not sessions:
         return {}
@@ -40,7 +40,8 @@ def newest_variants(base_path: Path, items: Collection[QueueItem]) -> dict[tuple
     with SessionReader(base_path, sessions) as reader:
         rows = tables.run(DuckDBEngine(reader), _newest, selection.filter, _MAX_ROWS, **selection.parameters)
     found = {(component, layer): (variant, last_ns) for component, layer, variant, last_ns in rows}
-    return {key: found[key][0] for key, item in known.items() if key in found and found[key][1] > item.seen_ns}
+    newest = {item.id: found.get((item.recorded_name, item.layer)) for item in known}
+    return {item.id: one[0] for item in known if (one := newest[item.id]) is not None and one[1] > item.seen_ns}
 
 
 def _has_changed(base_path: Path, session_id: str, since_ns: int) -> bool:

@@ -23,7 +23,7 @@ _LONG: Final = 120
 def package(item: QueueItem, max_tokens: int = MAX_TOKENS) -> str:
     """Return an item as Markdown of at most so many tokens: limits and what to do first, code after them."""
     show = f"debugstore queue show {item.id}"
-    layout = markdown(f"`{show} --max-tokens 20000`", f"`{show} --max-tokens 4000`")
+    layout = markdown(f"{show} --max-tokens 20000", f"{show} --max-tokens 4000")
     return fit([section for section in _sections(item, show) if section.items], max_tokens, layout)
 
 
@@ -63,7 +63,12 @@ def _lines(sentences: Iterator[str]) -> Iterator[str]:
 
 def _wrong(item: QueueItem) -> Iterator[str]:
     variant = f", version {code(item.variant)} of its code" if item.variant else ""
-    yield f"The {code(item.layer)} {code(item.component)}{variant} does not keep its limits."
+    said = "keeps its limits by the newest audit" if item.keeps_limits else "does not keep its limits"
+    yield f"The {code(item.layer)} {code(item.component)}{variant} {said}."
+    if item.has_own_name:
+        yield f"Its calls are recorded as {code(item.recorded_name)}."
+    if item.is_unapplied:
+        yield "What was proven is not in use: this code was still called after the proof."
     for name, measured, limit, *_ in _worst_first(item)[:1]:
         yield f"Worst: {code(name)} is {human(name, measured)}, the limit is {human(name, limit)}."
     if item.expected_saving_ns_per_s:

@@ -11,23 +11,22 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from otel_debugstore.errors import CorruptDataError, DebugStoreError
+from otel_debugstore.errors import DebugStoreError
 from otel_debugstore_analysis.plain_json import json_text
-from otel_debugstore_analysis.queue import _changes
+from otel_debugstore_analysis.queue import _audits, _changes
 from otel_debugstore_analysis.queue._errors import QueueError
 from otel_debugstore_analysis.queue._evidence import Evidence
-from otel_debugstore_analysis.queue._item import STATES, Finding, ItemState, Proposal, QueueItem, item_id
+from otel_debugstore_analysis.queue._item import STATES, Finding, ItemState, Proposal, QueueItem
+from otel_debugstore_analysis.queue._stored import TABLE, meant, read_items, urgency, write_item
 from otel_debugstore_exporters.session import DEFAULT_BASE_PATH
-from otel_debugstore_exporters.state import Changes, State, is_trace_id
+from otel_debugstore_exporters.state import Changes, State
 from otel_debugstore_exporters.whole_file import appearing
 
 LEASE_S: Final = 3600.0
 EXPORT_NAME: Final = "optimization_queue.json"
 EXPORT_VERSION: Final = 1
-_TABLE: Final = "queue"
-_LEAST_DIGITS: Final = 4
 _CLAIMABLE: Final = ("open", "rejected")
 
 
@@ -58,23 +57,34 @@ class OptimizationQueue:
         """
         return self.put_all([finding])[0]
 
-    def put_all(self, findings: Iterable[Finding]) -> list[QueueItem]:
+    def put_all(self, findings: Iterable[Finding], kept: Iterable[Finding] = ()) -> list[QueueItem]:
         """Put several findings into the queue, all or none of them.
+
+        Args:
+            findings: What does not keep its limits.
+            kept: What does, by the same audit: items of it are marked so. It makes none.
 
         Raises:
             StateWriteError, CorruptDataError: As `put`.
         """
-        wanted, now_ns = list(findings), self._clock()
+        wanted, good, now_ns = list(findings), list(kept), self._clock()
+        if not wanted:
+            known = _audits.KnownItems(self._items(now_ns) if good else ())
+            good = [finding for finding in good if known.of(finding) is not None]
 
         def work(changes: Changes) -> list[QueueItem]:
+            known = _audits.KnownItems(read_items(changes.items(TABLE), now_ns))
+            for finding in good:
+                if (before := known.of(finding)) is not None:
+                    known.add(write_item(changes, _audits.kept(before, finding, now_ns)), before)
             items = []
             for finding in wanted:
-                before = _read(changes.get(_TABLE, item_id(finding.component, finding.layer)))
-                known = _changes.current(before, now_ns) if before else None
-                items.append(_write(changes, _changes.audited(known, finding, now_ns)))
+                before = known.of(finding)
+                items.append(write_item(changes, _audits.audited(before, finding, now_ns)))
+                known.add(items[-1], before)
             return items
 
-        return self._state.change(work) if wanted else []
+        return self._state.change(work) if wanted or good else []
 
     def items(
         self, states: Collection[ItemState] | None = None, *, min_priority: float | None = None
@@ -93,10 +103,10 @@ class OptimizationQueue:
             raise QueueError(f"{sorted(unknown)[0]!r:.80} is no state; there are {', '.join(STATES)}.")
         found = [
             item
-            for item in _all(self._state.items(_TABLE), self._clock())
+            for item in self._items(self._clock())
             if (states is None or item.state in states) and (min_priority is None or item.priority >= min_priority)
         ]
-        return sorted(found, key=_order)
+        return sorted(found, key=urgency)
 
     def get(self, which: str) -> QueueItem:
         """Return an item.
@@ -104,7 +114,16 @@ class OptimizationQueue:
         Raises:
             QueueError: There is none, or several could be meant.
         """
-        return _found(_all(self._state.items(_TABLE), self._clock()), which)
+        return meant(self._items(self._clock()), which)
+
+    def recorded_name(self, component: str) -> str:
+        """Return what calls of a component are recorded as: another name where it was audited under one of its own.
+
+        Raises:
+            CorruptDataError: The state is damaged.
+        """
+        items = self._items(self._clock())
+        return next((item.recorded_name for item in items if item.component == component), component)
 
     def claim(self, which: str, by: str, lease_s: float = LEASE_S) -> QueueItem:
         """Take an item, so that nobody else does while the lease lasts; whoever has it gets a new lease.
@@ -123,21 +142,24 @@ class OptimizationQueue:
     def claim_next(self, by: str, lease_s: float = LEASE_S) -> QueueItem | None:
         """Take the most urgent item that is open, or whose candidates were rejected; None if there is none.
 
+        Items that keep their limits by now are not taken: there is nothing to do.
+
         Raises:
             QueueError: `by` or the lease is none.
         """
         now_ns = self._clock()
 
         def work(changes: Changes) -> QueueItem | None:
-            free = [item for item in _all(changes.items(_TABLE), now_ns) if item.state in _CLAIMABLE]
+            items = read_items(changes.items(TABLE), now_ns)
+            free = [item for item in items if item.state in _CLAIMABLE and not item.keeps_limits]
             if not free:
                 return None
-            return _write(changes, _changes.claimed(min(free, key=_order), by, now_ns, lease_s))
+            return write_item(changes, _changes.claimed(min(free, key=urgency), by, now_ns, lease_s))
 
         return self._state.change(work)
 
     def release(self, which: str, by: str) -> QueueItem:
-        """Give up a claim.
+        """Give up a claim, and a candidate that was proposed with one.
 
         Raises:
             ClaimedError: Somebody else has it.
@@ -145,7 +167,9 @@ class OptimizationQueue:
         """
         return self._change(which, lambda item, now_ns: _changes.released(item, by, now_ns))
 
-    def propose(self, which: str, candidate: str, by: str, *, variant: str | None = None) -> QueueItem:
+    def propose(
+        self, which: str, candidate: str, by: str, *, variant: str | None = None, lease_s: float | None = None
+    ) -> QueueItem:
         """Say what the candidate is; it waits for a proof then.
 
         Args:
@@ -153,13 +177,15 @@ class OptimizationQueue:
             candidate: A patch, a path, or `package.module:function`.
             by: Whose it is.
             variant: The hash of its code, where that is known: the item does not go stale when it runs.
+            lease_s: For whoever proves it at once: nobody else decides for so long, then the item is open again. By
+                default it waits for a proof by anybody, however long that takes.
 
         Raises:
             ClaimedError: Somebody else has it.
             QueueError: There is none, or it is proven or stale.
         """
         proposal = Proposal(candidate, by, variant)
-        return self._change(which, lambda item, now_ns: _changes.proposed(item, proposal, now_ns))
+        return self._change(which, lambda item, now_ns: _changes.proposed(item, proposal, now_ns, lease_s))
 
     def prove(self, which: str, evidence: object, by: str = "") -> QueueItem:
         """Close an item: its candidate is faster, and right.
@@ -168,12 +194,13 @@ class OptimizationQueue:
             which: The item.
             evidence: A comparison of the candidate with the code as it is: `Evidence`, a benchmark's `Comparison`, or
                 a mapping with the fields of one.
-            by: Who says so.
+            by: Who says so; the one who has the item, if somebody has.
 
         Raises:
             NotProvenError: The verdict is another than "faster", its interval does not lie below 1, no output was
-                compared, or it is about other code.
-            QueueError: There is no such item, it is proven already, or the evidence can't be read.
+                compared; or it is not about the item's code, or about another candidate than was proposed.
+            ClaimedError: Somebody else has it.
+            QueueError: There is no such item, it is proven already or stale, or the evidence can't be read.
         """
         found = Evidence.of(evidence)
         return self._change(which, lambda item, now_ns: _changes.proven(item, found, by, now_ns))
@@ -198,26 +225,30 @@ class OptimizationQueue:
         """Look whether the code of components changed, and return the items that went stale by that.
 
         Args:
-            newest: The variant that ran last, by component and layer; by default the sessions are asked.
+            newest: The variant that ran last, by the component that its calls are recorded as, and layer; by default
+                the sessions are asked.
 
         Raises:
             DebugStoreError: The sessions can't be read.
         """
+        now_ns = self._clock()
+        items = self.items(("open", "proposed", "rejected"))
         if newest is None:
             from otel_debugstore_analysis.queue._newest import newest_variants
 
-            newest = newest_variants(self.base_path, self.items(("open", "proposed", "rejected")))
-        known, now_ns = newest, self._clock()
+            known = newest_variants(self.base_path, items)
+        else:
+            ran = {item.id: newest.get((item.recorded_name, item.layer)) for item in items}
+            known = {item_id: variant for item_id, variant in ran.items() if variant is not None}
         if not known:
             return []
 
         def work(changes: Changes) -> list[QueueItem]:
             found = []
-            for item in _all(changes.items(_TABLE), now_ns):
-                variant = known.get((item.component, item.layer))
-                after = _changes.stale(item, variant, now_ns) if variant is not None else item
+            for item in read_items(changes.items(TABLE), now_ns):
+                after = _changes.stale(item, known[item.id], now_ns) if item.id in known else item
                 if after is not item:
-                    found.append(_write(changes, after))
+                    found.append(write_item(changes, after))
             return found
 
         return self._state.change(work)
@@ -247,61 +278,15 @@ class OptimizationQueue:
             ) from error
         return target
 
+    def _items(self, now_ns: int) -> list[QueueItem]:
+        return read_items(self._state.items(TABLE), now_ns)
+
     def _change(self, which: str, change: Callable[[QueueItem, int], QueueItem]) -> QueueItem:
         """Replace an item by what a function makes of it, as one change."""
         now_ns = self._clock()
 
         def work(changes: Changes) -> QueueItem:
-            item = _found(_all(changes.items(_TABLE), now_ns), which)
-            return _write(changes, change(item, now_ns))
+            item = meant(read_items(changes.items(TABLE), now_ns), which)
+            return write_item(changes, change(item, now_ns))
 
         return self._state.change(work)
-
-
-def _order(item: QueueItem) -> tuple[float, str]:
-    return -item.priority, item.id
-
-
-def _all(stored: Iterable[tuple[str, Any]], now_ns: int) -> list[QueueItem]:
-    return [_changes.current(_item(value), now_ns) for _, value in stored]
-
-
-def _read(value: Any) -> QueueItem | None:
-    return None if value is None else _item(value)
-
-
-def _item(value: Any) -> QueueItem:
-    try:
-        return QueueItem.from_json(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptDataError(
-            f"An item of the queue can't be read ({error!r:.80}); run `debugstore doctor`, or upgrade otel-debugstore."
-        ) from error
-
-
-def _write(changes: Changes, item: QueueItem) -> QueueItem:
-    """Write an item, and pin what shows it."""
-    if item.is_closed:
-        evidence = item.evidence.trace_ids if item.evidence else ()
-    else:
-        evidence = () if item.state == "stale" else item.trace_ids
-    changes.put(_TABLE, item.id, item.to_json())
-    changes.pin(f"{_TABLE}/{item.id}", filter(is_trace_id, evidence))
-    return item
-
-
-def _found(items: Collection[QueueItem], which: str) -> QueueItem:
-    """Return the item that is meant.
-
-    Raises:
-        QueueError: None is, or several could be.
-    """
-    found = [item for item in items if item.id == which] or [item for item in items if item.component == which]
-    if not found and len(which) >= _LEAST_DIGITS:
-        found = [item for item in items if item.id.startswith(which)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise QueueError(f"No item {which!r:.80} is in the queue; `debugstore queue list` shows them.")
-    several = ", ".join(f"{item.id} ({item.layer})" for item in found[:5])
-    raise QueueError(f"{which!r:.80} could be one of {len(found)} items: {several}; give an id.")

@@ -350,6 +350,11 @@ class _Replaying:
                 "The recorded sequence was timed, each time by a process that had not run it: a version remembers "
                 "earlier calls, runs in an event loop, or takes objects of classes that both versions have."
             )
+        if others := found.get("other_texts"):
+            notes.append(
+                f"With {others:,} inputs it raises an error of the right type with another text than the original; "
+                "texts do not count."
+            )
         notes += [
             f"With inputs of class {one.label!r} it is slower: {one.ratio:.3g} times the time."
             for one in comparison.per_class
@@ -369,6 +374,7 @@ class _Replaying:
             self._recorded.source.variant if self._recorded.source else None,
             tuple(traces)[:_MAX_TRACES],
             tuple(notes),
+            self._candidate.target,
         )
 
 

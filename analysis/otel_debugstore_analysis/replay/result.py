@@ -30,6 +30,7 @@ class Replay:
         variant: The hash of the code that was recorded.
         trace_ids: Of the calls that were run again.
         notes: What else is to be known.
+        candidate: The changed code, as it was named.
     """
 
     component: str
@@ -44,6 +45,7 @@ class Replay:
     variant: str | None = None
     trace_ids: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    candidate: str | None = None
 
     @property
     def verdict(self) -> Verdict:

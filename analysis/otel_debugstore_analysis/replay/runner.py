@@ -133,12 +133,13 @@ class Checked:
                 raise SideError(f"{len(self.failures)} inputs ended it: {next(iter(self.failures.values()))}")
 
     def _run(self, side: SideProcess, order: list[int], baseline: dict[int, dict[str, Any]] | None) -> None:
-        timeout_s = 2 * self._request.timeout_s
+        timeout_s = self._request.timeout_s
         while order:
             number = order.pop(0)
             try:
                 against = None if baseline is None else baseline[number]
-                self.calls[number] = side.ask("call", number, against, timeout_s=timeout_s)
+                call = side.ask("call", number, against, timeout_s=timeout_s)
+                self.calls[number] = call | {"again_ns": side.ask("again", number, timeout_s=timeout_s)}
             except SideError as error:
                 self.failures[number] = str(error)
                 return
@@ -169,6 +170,11 @@ def check(request: Request, path: Path) -> dict[str, Any]:
         "facts": [baseline.facts, candidate.facts],
         "modules": sorted({*baseline.modules} & {*candidate.modules}),
         "inputs": [_judged(number, baseline, candidate, steady) for number in range(len(request.inputs))],
+        "other_texts": sum(
+            call["error"] is not None and call["message"] != steady[number]["message"]
+            for number, call in candidate.calls.items()
+            if call["error"] == steady[number]["error"]
+        ),
         "repeated_share": [baseline.repeated_share(), candidate.repeated_share()],
     }
 

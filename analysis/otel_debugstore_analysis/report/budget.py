@@ -37,7 +37,7 @@ class Section:
         head: What stands before the items; it is there if at least one of these is.
         items: Lines or blocks, the most important first.
         tail: What closes the section, such as the end of a fence.
-        command: What fetches all of it.
+        command: What fetches all of it; empty where nothing does.
         unit: What the items are, such as "rows".
         further: How many more there are that are not among the items.
     """
@@ -64,7 +64,8 @@ class Layout(NamedTuple):
 
     Attributes:
         text: Makes it of the sections, of the number of items taken of each, and of what is said of the others.
-        left_out: What can be said of them, the longest way first.
+        left_out: What can be said of them, the longest way first, and at last nothing. The longest one that costs no
+            recommendation is taken, else one that costs nothing of the verdict.
         least: What is shown where no item fits.
     """
 
@@ -74,14 +75,22 @@ class Layout(NamedTuple):
 
 
 def fit(sections: Sequence[Section], max_tokens: int, layout: Layout) -> str:
-    """Return the sections as one text of at most so many tokens, in the order of their tiers."""
+    """Return the sections as one text of at most so many tokens, in the order of their tiers.
+
+    Raises:
+        ConfigurationError: `max_tokens` is no number of tokens.
+    """
     ordered = sorted(sections, key=lambda section: section.tier)
     turns = _turns(ordered)
     tiers = Counter(ordered[number].tier for number in turns)
     verdict = tiers[Tier.VERDICT]
-    needed = (verdict + tiers[Tier.RECOMMENDATIONS], verdict, verdict, 0)
-    for way, least in zip(layout.left_out, needed, strict=True):
-        text = _longest(ordered, turns, max_tokens, layout, way, max(least, 1))
+    *ways, silence = layout.left_out
+    tries = [(way, verdict + tiers[Tier.RECOMMENDATIONS]) for way in ways]
+    tries += [*((way, verdict) for way in ways[1:]), (silence, 0)]
+    everything = layout.text(ordered, [len(section.items) for section in ordered], silence([]))
+    may_be_whole = fits(everything, max_tokens)
+    for way, least in tries:
+        text = _longest(ordered, turns, max_tokens, layout, way, max(least, 1), may_be_whole)
         if text is not None:
             return text
     return layout.least(ordered, max_tokens)
@@ -102,6 +111,7 @@ def _longest(
     layout: Layout,
     way: Callable[[Sequence[LeftOut]], str],
     least: int,
+    may_be_whole: bool,
 ) -> str | None:
     """Return the text with most items that fits; None if not even the least number of them does."""
 
@@ -110,7 +120,7 @@ def _longest(
         counts = [taken[number] for number in range(len(sections))]
         return layout.text(sections, counts, way(left_out(sections, counts)))
 
-    if fits(whole := text(len(turns)), max_tokens):
+    if may_be_whole and fits(whole := text(len(turns)), max_tokens):
         return whole
     if least > len(turns) or not fits(found := text(least), max_tokens):
         return None
@@ -144,7 +154,10 @@ def _listed(rest: Sequence[LeftOut]) -> str:
     counts: Counter[tuple[str, str, str]] = Counter()
     for section, count in rest:
         counts[section.unit, section.name, section.command] += count
-    lines = [f"- {count:,} {unit} of {name}: `{command}`\n" for (unit, name, command), count in counts.items()]
+    lines = [
+        f"- {count:,} {unit} of {name}{f': `{command}`' if command else ''}\n"
+        for (unit, name, command), count in counts.items()
+    ]
     return "## Left out\n\n" + "".join(lines) if lines else ""
 
 
@@ -153,11 +166,11 @@ def _in_a_line(rest: Sequence[LeftOut], fetch: str) -> str:
     for section, count in rest:
         counts[section.name] += count
     what = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    return f"Left out: {what}. Fetch: {fetch}.\n" if rest else ""
+    return f"Left out: {what}.{f' Fetch: `{fetch}`.' if fetch else ''}\n" if rest else ""
 
 
 def _as_a_number(rest: Sequence[LeftOut], fetch: str) -> str:
-    return f"Left out: {sum(c for _, c in rest):,} items; {fetch}.\n" if rest else ""
+    return f"Left out: {sum(c for _, c in rest):,} items{f'; `{fetch}`' if fetch else ''}.\n" if rest else ""
 
 
 def _first_item(sections: Sequence[Section], max_tokens: int) -> str:
@@ -169,14 +182,14 @@ def markdown(fetch: str, fetch_most: str) -> Layout:
     """Return the layout of Markdown with a list of what is left out at its end.
 
     Args:
-        fetch: What fetches it, where there is no room to say that for each section.
+        fetch: The command that fetches it, where there is no room to say that for each section; empty where none does.
         fetch_most: The same, where there is room for a number only.
     """
-    ways = (_listed, lambda rest: _in_a_line(rest, fetch), lambda rest: _as_a_number(rest, fetch_most), lambda rest: "")
+    ways = (
+        _listed,
+        lambda rest: _in_a_line(rest, fetch),
+        lambda rest: _as_a_number(rest, fetch_most),
+        lambda rest: _as_a_number(rest, ""),
+        lambda rest: "",
+    )
     return Layout(_markdown, ways, _first_item)
-
-
-MARKDOWN = markdown(
-    "`debugstore NAME`, or `debugstore report --max-tokens 20000`", "`debugstore report --max-tokens 4000`"
-)
-"""That of a report."""

@@ -8,9 +8,12 @@ from typing import Any, Final
 
 from otel_debugstore.errors import QueryError
 from otel_debugstore_analysis.analyses.candidates import MAX_SPANS, MAX_TRACES
+from otel_debugstore_analysis.analyses.compare import SIGNIFICANT
+from otel_debugstore_analysis.analyses.explain import Explanation
 from otel_debugstore_analysis.analysis import Analysis
 from otel_debugstore_analysis.query import EVERYTHING, Engine, Selection, Table, Trace, frame, slowest, trace
 from otel_debugstore_analysis.query._snapshot import Snapshot
+from otel_debugstore_analysis.report import commands
 from otel_debugstore_analysis.report.answer import tables_of
 from otel_debugstore_analysis.report.flame import Box, flame
 from otel_debugstore_analysis.report.overview import Overview, overview
@@ -38,6 +41,7 @@ class Findings:
         traces: The slowest traces.
         records: Records that were written by hand, with what went in and out.
         flame: The boxes of a flame graph.
+        scope: Options of the command line that name the sessions, or the database.
     """
 
     selection: Selection
@@ -46,10 +50,21 @@ class Findings:
     traces: tuple[Trace, ...]
     records: Mapping[str, Table] = field(default_factory=dict)
     flame: Sequence[Box] = ()
+    scope: tuple[str, ...] = ()
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of a table; none if it was not asked for."""
         return self.tables[name].dicts() if name in self.tables else []
+
+    def command(self, *words: str, selects: bool = True) -> str:
+        """Return the command line that asks something of the same spans; empty where there is none.
+
+        Args:
+            words: The subcommand and its own options.
+            selects: Whether it has the options that select spans; if not, it is about the sessions.
+        """
+        options = commands.of_selection(self.selection) if selects else ()
+        return "" if options is None else commands.line("debugstore", *words, *self.scope, *options)
 
     def called(self, least: int) -> Findings:
         """Return what was found of components that were called at least so often."""
@@ -66,6 +81,7 @@ def find(
     variants: bool = True,
     charts: bool = False,
     records: Mapping[str, Table] | None = None,
+    scope: tuple[str, ...] = (),
     progress: Progress | None = None,
 ) -> Findings:
     """Return what the analyses find.
@@ -78,6 +94,7 @@ def find(
         variants: Whether versions of code are compared, and their source is shown.
         charts: Whether there is what charts are drawn from: performance over time, and a flame graph.
         records: What goes into the findings as it is.
+        scope: Options of the command line that name the sessions of the engine, or its database.
         progress: Called before each step with its name, its number, and how many there are.
     """
     snapshot = Snapshot(engine)
@@ -94,7 +111,7 @@ def find(
         progress("traces", len(steps), len(steps) + 1)
     seen, traces = overview(snapshot, selection=selection), tuple(_slowest(snapshot, selection, samples))
     boxes = flame(frame(snapshot, selection=selection, **_SAMPLE)) if charts else ()
-    return Findings(selection, seen, tables, traces, records or {}, boxes)
+    return Findings(selection, seen, tables, traces, records or {}, boxes, scope)
 
 
 def _without(table: Table, components: Set[str | None]) -> Table:
@@ -115,9 +132,21 @@ def _steps(
     yield "critical_path", lambda: analysis.critical_path(**both, **_SAMPLE)
     yield "whatif", lambda: analysis.whatif(selection=selection, limit=limit // 3, **_SAMPLE)
     yield "regressions", lambda: analysis.regressions(**both)
-    yield "explain", lambda: analysis.explain(**both, max_calls=_CALLS, max_traces=_TRACES_OF_CALLS)
+    yield "explain", lambda: _explained(analysis.explain(**both, max_calls=_CALLS, max_traces=_TRACES_OF_CALLS))
     yield "candidates", lambda: analysis.candidates(**both, min_executions=1)
     yield "variants", lambda: analysis.variants(**both)
+
+
+def _explained(found: Explanation) -> Explanation:
+    """Return an explanation without what may be chance."""
+    table = found.features
+    place = table.columns.index("q_value")
+    rows = [row for row in table.rows if row[place] <= SIGNIFICANT]
+    further = len(table.rows) - len(rows) + (table.left_out or 0)
+    if len(rows) == len(table.rows):
+        return found
+    note = f"{further:,} more values that slow calls have more often are not shown: that may be chance (q-values)."
+    return found._replace(features=Table(table.columns, rows, further, (*table.notes, note)))
 
 
 def _answered(name: str, step: Callable[[], Any]) -> dict[str, Table]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 from otel_debugstore_analysis.query import Table, Trace
 from otel_debugstore_analysis.report.answer import only
 from otel_debugstore_analysis.report.draw import Point, bars, columns, escaped, flame_graph, line, waterfall
-from otel_debugstore_analysis.report.evidence import EVIDENCE, Evidence
+from otel_debugstore_analysis.report.evidence import EVIDENCE, Evidence, command_of, trace_command
 from otel_debugstore_analysis.report.findings import Findings
 from otel_debugstore_analysis.report.verdict import recommendations, verdict
 from otel_debugstore_analysis.text import duration, heading, human, instant
@@ -80,7 +81,7 @@ def html_report(findings: Findings) -> str:
         _section("Where the time goes", _times(findings)),
         _section("Over time, and how long calls take", _history(findings)),
         _section("Flame graph", flame_graph(findings.flame) + _FLAME_NOTE if findings.flame else ""),
-        *(_section(f"Slow trace {trace.trace_id[:32]}", _trace(trace)) for trace in findings.traces),
+        *(_section(f"Slow trace {trace.trace_id[:32]}", _trace(trace, findings)) for trace in findings.traces),
         *(_section(evidence.title, _table(evidence, findings)) for evidence in EVIDENCE),
     ]
     return _PAGE.format(
@@ -124,10 +125,17 @@ def _section(title: str, content: str) -> str:
     return f"<section><h2>{escaped(title)}</h2>\n{content}</section>" if content else ""
 
 
-def _trace(trace: Trace) -> str:
-    if not trace.left_out:
-        return waterfall(trace)
-    return f"{waterfall(trace)}{_note(f'{trace.left_out:,} more spans: debugstore trace {trace.trace_id[:32]}')}"
+def _trace(trace: Trace, findings: Findings) -> str:
+    command = findings.command(*trace_command(trace), selects=False)
+    return f"{waterfall(trace)}{_more(trace.left_out, 'spans', command)}"
+
+
+def _more(count: int | None, what: str, command: str) -> str:
+    """Return how many more there are, and the command that shows them."""
+    if not count:
+        return ""
+    shown = f": <code>{html.escape(command)}</code>" if command else ""
+    return f'<p class="note">{count:,} more {what}{shown}</p>'
 
 
 def _note(text: str) -> str:
@@ -219,7 +227,7 @@ def _table(evidence: Evidence, findings: Findings) -> str:
     classes = [_class(shown, cells, place) for place in range(len(shown.columns))]
     head = _row("th", classes, map(heading, shown.columns))
     body = "".join(_row("td", classes, row) for row in cells)
-    more = _note(f"{shown.left_out:,} more: {evidence.command}") if shown.left_out else ""
+    more = _more(shown.left_out, "rows", findings.command(*command_of(evidence.table)))
     return f'<div class="scroll"><table>{head}{body}</table></div>{notes}{more}'
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from otel_debugstore_analysis.plain_json import json_text
-from otel_debugstore_analysis.query import Table, Trace
+from otel_debugstore_analysis.query import Trace
 from otel_debugstore_analysis.report.answer import only
-from otel_debugstore_analysis.report.budget import MARKDOWN, Section, Tier, fit
-from otel_debugstore_analysis.report.evidence import EVIDENCE, Evidence
+from otel_debugstore_analysis.report.budget import Section, Tier, fit, markdown
+from otel_debugstore_analysis.report.evidence import EVIDENCE, RECORDS_COMMAND, Evidence, command_of, trace_command
 from otel_debugstore_analysis.report.findings import Findings
 from otel_debugstore_analysis.report.markdown import UNTRUSTED, code, fence, fenced_line, table_head, table_line
 from otel_debugstore_analysis.report.verdict import recommendations, verdict
@@ -21,7 +21,8 @@ _MAX_NAME: Final = 200
 
 def markdown_report(findings: Findings, max_tokens: int) -> str:
     """Return the report as Markdown of at most so many tokens."""
-    return fit(sections(findings), max_tokens, MARKDOWN)
+    fetching = (findings.command("report", "--max-tokens", tokens) for tokens in ("20000", "4000"))
+    return fit(sections(findings), max_tokens, markdown(*fetching))
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -32,7 +33,7 @@ def sections(findings: Findings) -> list[Section]:
             "verdict",
             f"# Report\n\n{UNTRUSTED}\n",
             tuple(f"- {text}\n" for text in verdict(findings)),
-            "debugstore report",
+            findings.command("report"),
             unit="sentences",
         ),
         Section(
@@ -40,14 +41,14 @@ def sections(findings: Findings) -> list[Section]:
             "recommendations",
             "## Recommendations\n\n",
             tuple(f"{number}. {found.text}\n" for number, found in enumerate(recommendations(findings), 1)),
-            "debugstore candidates",
+            findings.command(*command_of("candidates")),
             unit="items",
         ),
         *(section for evidence in EVIDENCE for section in _evidence(evidence, findings)),
         *_notes(findings),
         *_code(findings),
-        *map(_trace, findings.traces),
-        *(_records(name, table) for name, table in findings.records.items()),
+        *(_trace(trace, findings) for trace in findings.traces),
+        *(_records(name, findings) for name in findings.records),
     ]
     return [section for section in found if section.items]
 
@@ -56,13 +57,13 @@ def _evidence(evidence: Evidence, findings: Findings) -> Iterator[Section]:
     table = findings.tables.get(evidence.table)
     if table is None or not table.rows:
         return
-    shown = only(table, evidence.columns)
+    shown, command = only(table, evidence.columns), command_of(evidence.table)
     yield Section(
         Tier.EVIDENCE,
-        evidence.command.split()[1],
+        command[0],
         f"## {evidence.title}\n\n{table_head(shown.columns, shown.rows)}",
         tuple(table_line(shown.columns, row) for row in shown.rows),
-        evidence.command,
+        findings.command(*command),
         further=table.left_out or 0,
     )
 
@@ -75,7 +76,7 @@ def _notes(findings: Findings) -> Iterator[Section]:
         "notes",
         "## Notes\n\n",
         tuple(f"- {fenced_line(note)}" for note in notes),
-        "debugstore report --format json",
+        findings.command("report", "--format", "json"),
         unit="sentences",
     )
 
@@ -92,13 +93,13 @@ def _code(findings: Findings) -> Iterator[Section]:
             "code",
             f"## Code of {code(row['component'])}, {code(row['variant'])}\n\n{opening}",
             tuple(lines),
-            "debugstore variants --format json",
+            findings.command(*command_of("variants"), "--format", "json"),
             unit="lines",
             tail=closing,
         )
 
 
-def _trace(trace: Trace) -> Section:
+def _trace(trace: Trace, findings: Findings) -> Section:
     """Return a trace as lines: when each span began, how long it took, and what it was."""
     lines = []
     for span in trace.spans:
@@ -113,23 +114,24 @@ def _trace(trace: Trace) -> Section:
         "trace",
         f"## Slow trace {code(trace.trace_id)}\n\n{opening}",
         tuple(lines),
-        f"debugstore trace {trace.trace_id[:32]}",
+        findings.command(*trace_command(trace), selects=False),
         unit="spans",
         tail=closing,
         further=trace.left_out,
     )
 
 
-def _records(name: str, table: Table) -> Section:
+def _records(name: str, findings: Findings) -> Section:
     """Return records as a line of JSON each."""
-    lines = [fenced_line(json_text({k: v for k, v in row.items() if v is not None})) for row in table.dicts()]
+    rows = findings.records[name].dicts()
+    lines = [fenced_line(json_text({k: v for k, v in row.items() if v is not None})) for row in rows]
     opening, closing = fence(lines, "json")
     return Section(
         Tier.SAMPLES,
         name,
         f"## {name.replace('_', ' ').capitalize()}\n\n{opening}",
         tuple(lines),
-        'debugstore sql "SELECT * FROM records"',
+        findings.command(*RECORDS_COMMAND, selects=False),
         unit="records",
         tail=closing,
     )

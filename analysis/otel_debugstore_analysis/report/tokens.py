@@ -15,6 +15,7 @@ import gzip
 import hashlib
 import threading
 from importlib.resources import files
+from numbers import Integral
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_debugstore.errors import ConfigurationError
@@ -60,7 +61,13 @@ def count(text: str) -> int:
 
 
 def fits(text: str, max_tokens: int) -> bool:
-    """Return whether a text has at most so many tokens; a token has at least one byte, so short texts just do."""
+    """Return whether a text has at most so many tokens; a token has at least one byte, so short texts just do.
+
+    Raises:
+        ConfigurationError: `max_tokens` is no number of tokens.
+    """
+    if not isinstance(max_tokens, Integral) or max_tokens < 0:
+        raise ConfigurationError(f"A text can't have at most {max_tokens!r} tokens; take a whole number such as 1000.")
     return len(text.encode(errors="replace")) <= max_tokens or count(text) <= max_tokens
 
 

@@ -1,7 +1,7 @@
 """What a report says first: what is slow and failing, and what to do about it.
 
 A verdict has at most 150 tokens and all recommendations have at most 600, whatever was recorded, so that both are in a
-report of 1,000 tokens word for word; names are cut, and what does not fit is not said.
+report of 1,000 tokens word for word, in Markdown and in JSON; names are cut, and what does not fit is not said.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from otel_debugstore_analysis.plain_json import json_text
 from otel_debugstore_analysis.report.findings import Findings
 from otel_debugstore_analysis.report.markdown import code
 from otel_debugstore_analysis.report.tokens import fits
@@ -57,12 +58,13 @@ def recommendations(findings: Findings) -> list[Recommendation]:
 
 
 def _within(texts: Iterable[str], max_tokens: int) -> list[str]:
-    """Return the first texts that have together at most so many tokens."""
+    """Return the first texts that have together at most so many tokens, in Markdown and in JSON."""
     found: list[str] = []
     for text in texts:
-        if not fits("".join(f"00. {one}\n" for one in (*found, text)), max_tokens):
+        longer = [*found, text]
+        if not all(fits(one, max_tokens) for one in ("".join(f"00. {one}\n" for one in longer), json_text(longer))):
             break
-        found.append(text)
+        found = longer
     return found
 
 
@@ -136,10 +138,17 @@ def _changes(findings: Findings) -> Iterator[Recommendation]:
     """Yield what became slower, the most first."""
     for row in findings.rows("regressions"):
         if row["verdict"] == "slower":
-            changed = f", from variant {_named(row['variant_before'])} on" if row["variant_before"] else ""
-            slower = f"{row['ratio']:.2f} times as slow{_when(row)}{changed}"
+            slower = f"{row['ratio']:.2f} times as slow{_when(row)}{''.join(_changed(row))}"
             text = f"Look at what changed {_named(row['component'])}: {slower}."
-            yield Recommendation("regression", row["component"], text, None, ())
+            yield Recommendation("regression", row["component"], text, None, row["trace_ids"])
+
+
+def _changed(row: dict[str, Any]) -> Iterator[str]:
+    """Yield which code was there from a change on, and at which commit, where it was other code before."""
+    for name in ("variant", "commit"):
+        before, after = row[f"{name}_before"], row[f"{name}_after"]
+        if before is not None and after is not None and before != after:
+            yield f", from {name} {_named(after)} on (before: {_named(before)})"
 
 
 def _failures(findings: Findings) -> Iterator[Recommendation]:

@@ -1,0 +1,83 @@
+"""The tests that decide about a candidate: which files they are, which stay as they are, and how they are run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import Final
+
+from otel_debugstore_analysis.optimizer.scratch import Scratch
+from otel_debugstore_analysis.processes import Outcome, run_command
+
+_FOLDERS: Final = ("test", "tests")
+_FILES: Final = ("test_*.py", "*_test.py", "tests.py", "conftest.py")
+_SETTINGS: Final = (
+    *("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg", "pyproject.toml"),
+    *("noxfile.py", "Makefile", "makefile", "GNUmakefile", ".coveragerc"),
+    *("sitecustomize.py", "usercustomize.py"),
+)
+_MAX_SAID: Final = 400
+
+
+def decides(name: str, component: str | None, command: Sequence[str]) -> bool:
+    """Return whether a file is one of those that decide about a candidate: of the tests, or of their settings.
+
+    Args:
+        name: The file by its path within the project.
+        component: That of the component, which is not, nor are the folders that it lies in.
+        command: What runs the tests: what it names is.
+    """
+    if name == component:
+        return False
+    path = PurePosixPath(name)
+    around = PurePosixPath(component or ".").parents
+    folders = [parent for parent in path.parents if parent not in around]
+    return (
+        path.name in _SETTINGS
+        or any(fnmatchcase(path.name, glob) for glob in _FILES)
+        or any(folder.name in _FOLDERS for folder in folders)
+        or any(place == path or place in folders for place in _named(command))
+    )
+
+
+def _named(command: Sequence[str]) -> Iterator[PurePosixPath]:
+    """Yield the files, folders and modules that a command may name."""
+    for word in command:
+        text = word.partition("::")[0].rpartition("=")[2]
+        yield PurePosixPath(os.path.normpath(text))
+        module = text.replace(".", "/")
+        yield from (PurePosixPath(module), PurePosixPath(f"{module}.py"))
+
+
+def run_tests(command: Sequence[str], scratch: Scratch, root: str, timeout_s: float) -> Outcome:
+    """Run the tests in a copy of a project, with its modules.
+
+    Args:
+        command: What runs them.
+        scratch: The copy.
+        root: Where modules are imported from, by its path within the project.
+        timeout_s: When they are ended.
+    """
+    outer = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [
+        str(scratch.folder / root),
+        str(scratch.folder),
+        *(str(scratch.path_of(path) or path) for path in outer if path),
+    ]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "_OTEL_"))}
+    return run_command(
+        command,
+        cwd=scratch.folder,
+        environment=kept | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+        timeout_s=timeout_s,
+    )
+
+
+def said(outcome: Outcome) -> str:
+    """Return how a command ended, with the last that it printed."""
+    printed = (outcome.stdout.text.strip() or outcome.stderr.text.strip()).splitlines()
+    failed = next((line for line in reversed(printed) if line.startswith(("FAILED", "E  ", "ERROR"))), "")
+    last = failed or (printed[-1] if printed else "")
+    return f"{outcome.cause} {last[:_MAX_SAID]}".strip()

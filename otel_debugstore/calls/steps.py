@@ -1,0 +1,255 @@
+"""Coroutines and generators that are recorded: what stands for one, and the call behind it.
+
+They are begun when they first run, not when they are made, and end when they do, or with the process; those that a
+plain function returned are part of its call, which ends with them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from time import perf_counter_ns
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Final
+
+import wrapt
+
+from otel_debugstore.calls.call import Arguments, Call, begin
+from otel_debugstore.calls.component import Component
+from otel_debugstore.calls.trouble import trouble
+from otel_debugstore.calls.unfinished import UNFINISHED
+from otel_debugstore.calls.unsampled import count_unsampled
+
+
+class _Steps:
+    """The call behind a coroutine or generator: begun with its first step, ended with its last."""
+
+    __slots__ = ("_arguments", "_began", "_call", "_component", "_is_done", "_skipped_at_ns")
+
+    def __init__(self, component: Component, arguments: Arguments | None) -> None:
+        self._component = component
+        self._arguments = arguments
+        self._call: Call | None = None
+        self._began = False
+        self._is_done = False
+        self._skipped_at_ns = 0  # when it began, if it was not sampled
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the first step was run."""
+        return self._began
+
+    def go_on(self, call: Call | None, skipped_at_ns: int) -> None:
+        """Take over a call that has begun.
+
+        Args:
+            call: The call; None if it is not sampled.
+            skipped_at_ns: When it began, if it is not.
+        """
+        self._began = True
+        self._call, self._skipped_at_ns = call, skipped_at_ns
+        if call is not None:
+            UNFINISHED.add(self)
+
+    def run(self, step: Callable[..., Any], *args: Any, is_item: bool = False) -> Any:
+        """Run one step.
+
+        Args:
+            step: What runs it.
+            args: Its arguments.
+            is_item: Whether it makes one item of an asynchronous generator: `StopIteration` ends the item then.
+        """
+        if self._is_done:
+            return step(*args)
+        if not self._began:
+            self._begin()
+        call = self._call
+        if call is not None:
+            call.resume()
+        try:
+            result = step(*args)
+        except StopIteration as stop:
+            if not is_item:
+                self.finish(result=stop.value)
+            elif call is not None:
+                call.suspend()
+            raise
+        except StopAsyncIteration:
+            self.finish()
+            raise
+        except BaseException as error:
+            self.finish(error)
+            raise
+        if call is not None:
+            call.suspend()
+        return result
+
+    def finish(self, error: BaseException | None = None, **result: Any) -> None:
+        """End the call."""
+        if self._is_done:
+            return
+        self._is_done = True
+        call, self._call = self._call, None
+        if call is None:
+            if self._skipped_at_ns:
+                count_unsampled(self._component, perf_counter_ns() - self._skipped_at_ns, error)
+            return
+        UNFINISHED.discard(self)
+        if error is None:
+            call.end(**result)
+        else:
+            call.fail(error)
+
+    def close(self, outcome: str) -> None:
+        """End the call with an outcome, as it ends with the process."""
+        call = self._call
+        if call is not None:
+            call.set_outcome(outcome)
+            self.finish()
+
+    def _begin(self) -> None:
+        self._began = True
+        arguments, self._arguments = self._arguments, None
+        meter = self._component.meter
+        if meter.skip > 0:
+            meter.skip -= 1
+            self._skipped_at_ns = perf_counter_ns()
+            return
+        self._call = begin(self._component, arguments=arguments, steps=True)
+        if self._call is not None:
+            UNFINISHED.add(self)
+
+
+class _Recorded(wrapt.ObjectProxy):  # type: ignore[type-arg]
+    """What stands for a coroutine or generator."""
+
+    _self_steps: _Steps
+
+    def __init__(self, wrapped: Any, component: Component, arguments: Arguments | None = None) -> None:
+        super().__init__(wrapped)
+        self._self_steps = _Steps(component, arguments)
+
+    def __del__(self) -> None:
+        try:
+            if not sys.is_finalizing():  # nothing can be recorded any more then
+                self._self_steps.finish(GeneratorExit())
+        except AttributeError:  # it was not made completely
+            return
+
+
+class RecordedGenerator(_Recorded):
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return self._self_steps.run(self.__wrapped__.send, None)
+
+    def send(self, value: Any) -> Any:
+        return self._self_steps.run(self.__wrapped__.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        if not self._self_steps.has_begun:  # nothing of the function runs
+            return self.__wrapped__.throw(*error)
+        return self._self_steps.run(self.__wrapped__.throw, *error)
+
+    def close(self) -> Any:
+        if not self._self_steps.has_begun:
+            return self.__wrapped__.close()
+        result = self._self_steps.run(self.__wrapped__.close)
+        self._self_steps.finish(GeneratorExit())
+        return result
+
+
+class RecordedCoroutine(RecordedGenerator):
+    def __await__(self) -> Any:
+        return self
+
+
+class RecordedAsyncGenerator(_Recorded):
+    def __aiter__(self) -> Any:
+        return self
+
+    def __anext__(self) -> Any:
+        return _Item(self.__wrapped__.__anext__(), self._self_steps)
+
+    def asend(self, value: Any) -> Any:
+        return _Item(self.__wrapped__.asend(value), self._self_steps)
+
+    def athrow(self, *error: Any) -> Any:
+        made = self.__wrapped__.athrow(*error)
+        return _Item(made, self._self_steps) if self._self_steps.has_begun else made
+
+    def aclose(self) -> Any:
+        made = self.__wrapped__.aclose()
+        return _Item(made, self._self_steps, is_last=True) if self._self_steps.has_begun else made
+
+
+class _Item:
+    """What makes one item of an asynchronous generator; it may itself be suspended many times."""
+
+    __slots__ = ("_awaitable", "_is_last", "_steps")
+
+    def __init__(self, awaitable: Any, steps: _Steps, is_last: bool = False) -> None:
+        self._awaitable = awaitable
+        self._steps = steps
+        self._is_last = is_last
+
+    def __await__(self) -> Any:
+        return self
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return self._run(self._awaitable.send, None)
+
+    def send(self, value: Any) -> Any:
+        return self._run(self._awaitable.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._run(self._awaitable.throw, *error)
+
+    def close(self) -> Any:
+        return self._awaitable.close()
+
+    def _run(self, step: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return self._steps.run(step, *args, is_item=True)
+        except StopIteration:
+            if self._is_last:
+                self._steps.finish(GeneratorExit())
+            raise
+
+
+_KINDS: Final[dict[type, tuple[type[_Recorded], str]]] = {
+    CoroutineType: (RecordedCoroutine, "cr_suspended"),
+    GeneratorType: (RecordedGenerator, "gi_suspended"),
+    AsyncGeneratorType: (RecordedAsyncGenerator, "ag_suspended"),
+}
+"""What stands for what, and the attribute that says that it was begun."""
+
+
+def continued(made: Any, component: Component, call: Call | None, skipped_at_ns: int = 0) -> Any:
+    """Return what stands for a coroutine or generator that a plain function returned, whose call goes on in it.
+
+    Args:
+        made: What it returned.
+        component: The function's.
+        call: The function's call; None if it is not sampled.
+        skipped_at_ns: When it began, if it is not.
+
+    Returns:
+        None for all else, and where somebody has begun with it already: it is not of this call.
+    """
+    try:
+        kind, is_suspended = _KINDS.get(type(made), (None, ""))
+        if kind is None or getattr(made, is_suspended, False):
+            return None
+        recorded = kind(made, component)
+        if call is not None:
+            call.suspend()
+        recorded._self_steps.go_on(call, skipped_at_ns)
+        return recorded
+    except Exception as error:  # noqa: BLE001  # see `trouble`
+        trouble(error)
+        return None
