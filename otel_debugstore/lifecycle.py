@@ -1,11 +1,12 @@
 """What happens to ended spans when the process ends in a way that runs no `atexit` handler.
 
 - `os._exit` and `os.exec*` flush first, for at most 2 s. So multiprocessing and Celery workers, which
-  end by `os._exit`, lose nothing.
+  end by `os._exit`, lose nothing. A program goes on after an `os.exec*` that fails: nothing is given up for one, and
+  what is open is ended only if there is a file that may be executed.
 - SIGTERM, where its action is the default one: see `sigterm`. At most 2 s too, and the exit status stays.
 - Before either flush what is open of its own accord (workflows of a tracker, coroutines, generators) is ended, in a
   thread of its own, since the main thread may have been interrupted anywhere; that is waited for at most 1 s.
-- What can't be flushed because the disk refuses is counted, as far as it lets that be written.
+- What can't be flushed because the disk refuses is counted, as far as it lets that be written; not at an `os.exec*`.
 - A normal end, an unhandled exception and SIGINT run `atexit`: what is open is ended, then the provider shuts down.
 """
 
@@ -30,7 +31,7 @@ from otel_debugstore.sigterm import SigtermWatch
 FLUSH_SECONDS: Final = 2.0
 
 _CLOSE_SECONDS: Final = 1.0
-_ENDINGS: Final = ("_exit", "execv", "execve")  # the other exec functions of `os` call the last two
+_EXECS: Final = ("execv", "execve")  # the other exec functions of `os` call these, once for each folder of PATH
 
 
 class Flushable(Protocol):
@@ -63,12 +64,23 @@ def flush(outcome: str) -> None:
     Args:
         outcome: How what is open ended.
     """
+    _flush(outcome, is_certain=True)
+
+
+def _flush(outcome: str | None, is_certain: bool) -> None:
+    """See `flush`.
+
+    Args:
+        outcome: None leaves open what is open.
+        is_certain: Whether the process ends for sure, so that what can't be flushed may be given up.
+    """
     deadline = Clock.monotonic() + FLUSH_SECONDS
-    with contextlib.suppress(Exception):  # the process is ending; it has to
-        _close(outcome)
+    if outcome is not None:
+        with contextlib.suppress(Exception):  # the process is ending; it has to
+            _close(outcome)
     for flushable in list(_flushables):
         try:
-            if not flushable.force_flush(max(0, int((deadline - Clock.monotonic()) * 1000))):
+            if not flushable.force_flush(max(0, int((deadline - Clock.monotonic()) * 1000))) and is_certain:
                 # In a thread of its own: it takes locks that the interrupted frame may hold.
                 BackgroundThread(flushable.give_up).join(deadline - Clock.monotonic())
         except Exception:  # noqa: BLE001  # the process is ending; it has to
@@ -116,8 +128,9 @@ def flush_at_end(flushable: Flushable) -> None:
     """
     _flushables.add(flushable)
     if not _originals:
-        for name in _ENDINGS:
-            _replace(os, name, _flushing(getattr(os, name)))
+        _replace(os, "_exit", _flushing(os._exit))
+        for name in _EXECS:
+            _replace(os, name, _flushing_if_run(getattr(os, name)))
         _replace(signal, "signal", _keeping_ours(signal.signal))
         _unsaved.sigterm.install()
 
@@ -204,6 +217,24 @@ def _flushing(real: Callable[..., Any]) -> Callable[..., Any]:
 
     end.__module__ = "os"  # not "posix", where `pickle` would look for it and find another one
     return end
+
+
+def _flushing_if_run(real: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        _flush("exit" if _may_run(args[0] if args else kwargs.get("path")) else None, is_certain=False)
+        return real(*args, **kwargs)
+
+    run.__module__ = "os"  # as above
+    return run
+
+
+def _may_run(program: Any) -> bool:
+    try:
+        # A descriptor can't be asked whether it may be executed.
+        return os.path.isfile(program) and (isinstance(program, int) or os.access(program, os.X_OK))  # noqa: PTH113
+    except Exception:  # noqa: BLE001  # what is no path; the real function says so
+        return False
 
 
 def _replace(module: Any, name: str, replacement: Any) -> None:

@@ -34,6 +34,11 @@ _PAIRS: Final = tuple((name, value) for value in ("value", "Value") for name in 
 _END: Final = "\0"
 _END_OF_KEY: Final = f"(?:[_.-]?(?:{'|'.join(sorted(MODIFIERS))}|[0-9])){{0,4}}[\x80-\xff]".encode("latin-1")
 """What follows the name of a secret where that is a key: in MessagePack mostly a byte that is no ASCII."""
+_NO_WORD: Final = (
+    r"""(?!(?:(?<=[:=])>?|(?<![:=])[\\"'`)\]]{0,8}+[ \t]{0,3}+[:=][=>]?)[ \t]{0,3}+"""
+    r"""(?:[a-z_]{1,256}+|[0-9]{1,3}+)[)\]}]{0,8}+[\s,;&<>])"""
+)
+"""What must not follow an ordinary word: a value that `SecretValues` refuses anyway, but after a slower look."""
 _LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 
@@ -54,8 +59,9 @@ class Masker:
         self._patterns: Final = tuple(_compiled(patterns))
         rules = (*RULES, EMAIL) if emails else RULES
         self._by_needle: Final[dict[str, list[Rule | None]]] = _index(rules, self._names.needles())
-        expression = _alternatives(self._by_needle)
-        self._search: Final[Callable[..., re.Match[str] | None]] = re.compile(expression).search
+        ordinary = {needle for needle in self._names.ordinary_needles() if self._by_needle.get(needle) == [None]}
+        expression = _alternatives(needle + _END * (needle in ordinary) for needle in self._by_needle)
+        self._search: Final[Callable[..., re.Match[str] | None]] = re.compile(expression.replace(_END, _NO_WORD)).search
         with_keys = _alternatives([*self._by_needle, *(name + _END for name in self._names.only_keys())])
         self._search_bytes: Final = Pattern(with_keys.encode().replace(_END.encode(), _END_OF_KEY)).search
         self._kinds: dict[str, str | None] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,6 +24,9 @@ _PREFIX: Final = "OTEL_DEBUGSTORE_"
 _OF_OTHERS: Final = frozenset({"thresholds"})
 """What the auditor reads of the table."""
 _PRIVATE: Final = frozenset({"capture", "mask_keys", "mask_patterns", "mask_emails"})
+_STRICTEST: Final = ("none", "digest", "full")
+_OF_KUBERNETES: Final = _PREFIX + r"(?:SERVICE_HOST|(?:SERVICE_)?PORT(?:_.*)?)"
+"""Set in every container beside a Service that is named otel-debugstore."""
 
 
 class RecordingSettings(NamedTuple):
@@ -60,25 +64,27 @@ class RecordingSettings(NamedTuple):
 
         Args:
             environ: The variables.
-            pyprojects: The files, a later one before an earlier one; there need not be any.
+            pyprojects: The files, a later one before an earlier one; there need not be any. What any of them wants
+                masked is.
         """
         tables = [settings_table(path) for path in pyprojects]
-        table = {key: value for found in tables for key, value in (found or {}).items()}
-        is_clear = None not in tables and not _has_unknown(environ, table)
+        is_unclear = _may_be_private(environ, {key: None for table in tables for key in table or ()})
+        is_clear = None not in tables and not is_unclear
         values: dict[str, Any] = {}
         for name, parse in PARSERS.items():
-            source, value = _PREFIX + name.upper(), environ.get(_PREFIX + name.upper(), "").strip() or None
-            if value is None:
+            source = _PREFIX + name.upper()
+            said: list[Any] = [text] if (text := environ.get(source, "").strip()) else []
+            if not said:
                 source = name.replace("_", "-")
-                value = table.get(source)
-            if value is None:
-                continue
-            try:
-                values[name] = parse(value)
-            except (ValueError, TypeError, AttributeError) as error:
-                is_clear = is_clear and name not in _PRIVATE
-                so = "No arguments and results are kept." if name in _PRIVATE else "The default is used."
-                warn_once(f"setting {source}", f"{source} can't be {value!r}: {error} {so}")
+                said = [table[source] for table in tables if table and source in table]
+            for value in said if name in _PRIVATE else said[-1:]:
+                try:
+                    parsed = parse(value)
+                    values[name] = _joined(name, values[name], parsed) if name in values else parsed
+                except (ValueError, TypeError, AttributeError) as error:
+                    is_clear = is_clear and name not in _PRIVATE
+                    so = "No arguments and results are kept." if name in _PRIVATE else "The default is used."
+                    warn_once(f"setting {source}", f"{source} can't be {value!r}: {error} {so}")
         if not is_clear:
             values["capture"] = Rules("none")
         return cls(**values)
@@ -90,15 +96,33 @@ def recording_settings() -> RecordingSettings:
     return RecordingSettings.read(os.environ, *settings_files())
 
 
-def _has_unknown(environ: Mapping[str, str], table: Iterable[str]) -> bool:
-    """Return whether there is a setting that is none, such as a misspelt one, and say so."""
-    variables, keys = vars(environment_variables), [name.replace("_", "-") for name in PARSERS]
-    unknown = [name for name in environ if name.startswith(_PREFIX) and name not in variables]
-    unknown += [key for key in table if key not in keys and key not in _OF_OTHERS]
-    for name in unknown:
-        warn_once(
-            f"setting {name}",
-            f"There is no setting {name}; there are {', '.join(keys)}. It may say what must not be kept, so no "
-            "arguments and results are.",
-        )
-    return bool(unknown)
+def _joined(name: str, earlier: Any, later: Any) -> Any:
+    """Return what two files together say of a private setting: what either wants masked is."""
+    if name == "mask_emails":
+        return earlier or later
+    if name != "capture":
+        return tuple(dict.fromkeys((*earlier, *later)))
+    is_plain = earlier == Rules(earlier.default) and later == Rules(later.default)
+    return min(earlier, later, key=lambda rules: _STRICTEST.index(rules.default)) if is_plain else later
+
+
+def _may_be_private(environ: Mapping[str, str], keys: Iterable[str]) -> bool:
+    """Return whether what is no setting, such as a misspelt one, may say what must not be kept; a line says of each."""
+    variables, known = vars(environment_variables), [name.replace("_", "-") for name in PARSERS]
+    unknown = {
+        name: _is_like_private(name.removeprefix(_PREFIX).upper())
+        for name in environ
+        if name.startswith(_PREFIX) and name not in variables and not re.fullmatch(_OF_KUBERNETES, name)
+    }
+    unknown |= {key: True for key in keys if key not in known and key not in _OF_OTHERS}
+    for name, is_private in unknown.items():
+        so = " It may say what must not be kept, so no arguments and results are." if is_private else ""
+        warn_once(f"setting {name}", f"There is no setting {name}; there are {', '.join(known)}.{so}")
+    return any(unknown.values())
+
+
+def _is_like_private(name: str) -> bool:
+    from difflib import get_close_matches
+
+    is_named = "CAPTURE" in name or "MASK" in name
+    return is_named or bool(get_close_matches(name, [private.upper() for private in _PRIVATE]))

@@ -87,13 +87,19 @@ class SecretNames:
     def kind(self, name: str) -> str | None:
         """Return which secret a name stands for, or None."""
         found = words(name[-_MAX_NAME:])
-        is_list = len(found) > 1 and found[-1] == _LIST
-        if is_list:
-            found.pop()
-        while len(found) > 1 and (found[-1] in MODIFIERS or found[-1].isdigit()):
-            found.pop()
+        kind = self._modified(found)
+        if kind is None and len(found) > 1 and found[-1] == _LIST:
+            kind = self._modified(found[:-1])
+            return kind if kind in _LISTED else None
+        return kind
+
+    def _modified(self, found: list[str]) -> str | None:
+        """Look the whole name up first: an added one may end in such a word itself."""
         kind = self._kind(found) if found else None
-        return None if is_list and kind not in _LISTED else kind
+        while kind is None and len(found) > 1 and (found[-1] in MODIFIERS or found[-1].isdigit()):
+            found = found[:-1]
+            kind = self._kind(found)
+        return kind
 
     def _kind(self, found: list[str]) -> str | None:
         for count in range(min(self._longest, len(found)), 0, -1):
@@ -107,6 +113,11 @@ class SecretNames:
         """Return the pieces of lower-case text one of which is wherever such a name is written in a text."""
         ways = _IN_TEXT | _ways(name for name in self.names if name and name not in self.not_in_text)
         return {way for way in ways if not any(other in way for other in ways if other != way)}
+
+    def ordinary_needles(self) -> set[str]:
+        """Return those of the needles after which one word of letters, or a number of three digits, is no secret."""
+        ends = {name.rpartition("_")[2] for name in self.added}
+        return {needle for needle in _IN_TEXT & self.needles() if needle.rstrip(" :=\"'\\") not in ends}
 
     def only_keys(self) -> set[str]:
         """Return the same for names that are looked for as names only; after it come `MODIFIERS` and digits at most."""

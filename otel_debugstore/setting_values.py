@@ -76,9 +76,10 @@ def _target(table: dict[str, Any]) -> str:
 
 def _hooks(value: Any) -> dict[str, tuple[str, ...]]:
     pairs = value if isinstance(value, dict) else _pairs(value)
-    for hook in pairs:
-        _one_of(HOOK_NAMES, hook)
-    return {hook: _list(names.replace("|", ",") if isinstance(names, str) else names) for hook, names in pairs.items()}
+    return {
+        _one_of(HOOK_NAMES, hook): _list(names.replace("|", ",") if isinstance(names, str) else names)
+        for hook, names in pairs.items()
+    }
 
 
 def _patterns(value: Any) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import stat
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
@@ -36,15 +37,19 @@ def settings_files() -> tuple[Path, ...]:
 def hand_down(environ: MutableMapping[str, str]) -> None:
     """Say in the environment of a child, whose working directory may be another, which file the session has."""
     path = settings_files()[-1]
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113  # `Path.is_file` raises where the folder can't be looked into
         environ[PYPROJECT] = str(path)
 
 
 def settings_table(path: Path) -> Mapping[str, Any] | None:
-    """Return what a file says, by names written with `-`; None, and a line of log, if that can't be known."""
-    if not path.is_file():
-        return {}
+    """Return what a file says, by names written with `-`; None, and a line of log, if that can't be known.
+
+    A program that can't look into its own working directory has no file there that it could have meant to be read:
+    only the line is written, unless that file was handed down.
+    """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return {}
         data = path.read_bytes()
         if _TABLE.encode() not in data:
             return {}
@@ -54,7 +59,13 @@ def settings_table(path: Path) -> Mapping[str, Any] | None:
 
         found = tomllib.loads(data.decode()).get("tool", {}).get(_TABLE, {})
         return {key.replace("_", "-"): value for key, value in found.items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except (OSError, ValueError, AttributeError) as error:  # the last: something is no table
+        is_hidden = isinstance(error, PermissionError) and not os.path.lexists(path)
+        if is_hidden and os.environ.get(PYPROJECT) != str(path):
+            warn_once(f"settings {path}", f"{path} can't be looked for ({error}); recording goes on without it.")
+            return {}
         warn_once(
             f"settings {path}",
             f"[tool.{_TABLE}] of {path} can't be read: {error} It may say what must not be kept, so no arguments and "

@@ -91,7 +91,7 @@ def test_programs_get_whole_times(tmp_path: Path) -> None:
     write_sealed(tmp_path, "s", [span(1, start_ns=1_700_000_000_123_456_789)])
     for output_format in ("json", "csv"):
         shown = run_well("sql", "SELECT Timestamp FROM otel_traces", "--data-dir", tmp_path, "--format", output_format)
-        assert "2023-11-14 22:13:20.123456789" in shown
+        assert "2023-11-14T22:13:20.123456789" in shown
 
 
 def test_an_empty_query(tmp_path: Path) -> None:

@@ -163,6 +163,33 @@ def test_what_was_not_finished_is_recorded(ending: str, tmp_path: Path) -> None:
     assert found == Counter([("generator", None, False), *waiting])
 
 
+FAILED_EXEC = """
+    import asyncio
+    from otel_debugstore import step, workflow
+    @step(name="inner")
+    async def inner():
+        for program in ("/no/such/program", ".", "app.py"):
+            try:
+                os.execv(program, ["program"])
+            except OSError:
+                await asyncio.sleep(0)
+    @workflow(name="outer")
+    async def outer():
+        await inner()
+    asyncio.run(outer())
+    """
+
+
+def test_an_exec_that_fails_ends_nothing(tmp_path: Path) -> None:
+    """What is open where there is nothing to execute stays open, and ends when it ends."""
+    assert_ended(run_instrumented(program(tmp_path, FAILED_EXEC, "normal"), folder=tmp_path), "normal")
+    spans = stored_spans(tmp_path / "debug_data")
+    assert sorted((span.name, span.attributes.get("debugstore.outcome")) for span in spans) == [
+        ("inner", None),
+        ("outer", None),
+    ]
+
+
 def test_what_ends_after_shutdown_is_counted_and_shows_nothing(tmp_path: Path) -> None:
     """A generator that was open at the shutdown is counted; a call while Python takes itself apart prints nothing."""
     assert_ended(run_instrumented(program(tmp_path, LATE, "normal"), folder=tmp_path), "normal")

@@ -46,7 +46,7 @@ PATHS = {
     "instrumentors.patching": "Patches.is_on",
     "instrumentors.thread_pools": "carrying _run_in _Carrier._submit",
     "instrumentors.workflow_tracker": "_Workflows._dropped",
-    "lifecycle": "flush",
+    "lifecycle": "flush _flush _may_run",
     "measures.popen_patch": "_tell",
     "processor": "BoundedSpanProcessor.force_flush BoundedSpanProcessor._keep_on",
 }
@@ -74,8 +74,8 @@ NOT_OF_CALLS = {
     "ThreadPoolInstrumentor._instrument ThreadPoolInstrumentor._uninstrument "
     "OptionalThreadPoolInstrumentor._instrument OptionalThreadPoolInstrumentor._uninstrument",
     "instrumentors.workflow_tracker": "_Workflows.__init__ _Workflows.close_all _Workflows.is_open",
-    "lifecycle": "_close_all has_saved flush_at_end restore _keeping_ours _flushing _replace Flushable.force_flush "
-    "Flushable.give_up Flushable.stand_by Closable.is_open Closable.close_all _Unsaved.__init__",
+    "lifecycle": "_close_all has_saved flush_at_end restore _keeping_ours _flushing _flushing_if_run _replace "
+    "Flushable.force_flush Flushable.give_up Flushable.stand_by Closable.is_open Closable.close_all _Unsaved.__init__",
     "background": "BackgroundThread.is_alive BackgroundThread.join",
     "masking": "_email Masker.flag_kind masker _compiled _index _alternatives Masker.__init__ Masker.find "
     "Masker.mask_bytes",
@@ -93,6 +93,7 @@ NOT_OF_CALLS = {
     "processor": "BatchSink.add BatchSink.drop BatchSink.commit BatchSink.shutdown BoundedSpanProcessor.__init__ "
     "BoundedSpanProcessor.give_up BoundedSpanProcessor.shutdown BoundedSpanProcessor._count_late "
     "BoundedSpanProcessor._write_down BoundedSpanProcessor.is_busy",
+    "recording_settings": "_joined _is_like_private",
     "span_queue": "_reopening_bytes SpanQueue.is_busy SpanQueue._has_room SpanQueue._is_moving _Gate.is_open "
     "_Gate.wait",
     "span_size": "_beyond_ascii",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import types
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
 
@@ -51,6 +52,23 @@ def test_generators() -> None:
     assert memory.paths() == sorted(
         [*calls, "later", *[f"{name} > inner" for name in (*calls, "later") for _ in range(2)], "inner", "inner"]
     )
+
+
+def test_generators_that_are_awaited() -> None:
+    """Those of `types.coroutine` are, also recorded: decorated themselves, and returned by a plain function."""
+    memory = Memory()
+
+    @types.coroutine
+    def slept(number: int) -> Generator[Any, Any, int]:
+        yield from asyncio.sleep(0).__await__()
+        return inner(number)
+
+    async def main() -> list[int]:
+        calls: list[Any] = [tool(name="itself")(slept), tool(name="returned")(lambda number: slept(number))]
+        return [await call(5) for call in calls]
+
+    assert asyncio.run(main()) == [5, 5]
+    assert memory.paths() == ["itself", "itself > inner", "returned", "returned > inner"]
 
 
 def test_how_they_end() -> None:

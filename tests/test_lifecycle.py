@@ -230,7 +230,35 @@ def test_trouble_costs_one_line(trouble: str, tmp_path: Path) -> None:
         assert len(stored_spans(base_path)) == 700
 
 
-@pytest.mark.parametrize("ending", ["normal", "os._exit", "terminated", "exec"])
+FAILED_EXEC = """
+    import resource
+    def run(function, *arguments):
+        try:
+            function(*arguments)
+        except OSError:
+            pass
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limit[1]))
+    for i in range(3_000):
+        tracer.start_span(f"span {os.urandom(30)}").end()
+    run(os.execvp, "no-such-program", ["no-such-program"])
+    open("broken", "w").write("no program")
+    os.chmod("broken", 0o700)
+    run(os.execv, "broken", ["broken"])
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    tracer.start_span("last").end()
+    """
+
+
+def test_an_exec_that_fails_loses_nothing(tmp_path: Path) -> None:
+    """Of what a full disk refuses at that moment either: the program goes on, and may find room."""
+    run = run_instrumented(program(tmp_path, textwrap.dedent(FAILED_EXEC)), folder=tmp_path)
+    assert (run.returncode, run.stdout) == (0, "worked\n")
+    assert len(stored_spans(tmp_path / "debug_data")) == 3_701
+    assert drops(tmp_path / "debug_data") == {}
+
+
+@pytest.mark.parametrize("ending", ["normal", "os._exit", "terminated"])
 def test_what_a_full_disk_refuses_is_counted(ending: str, tmp_path: Path) -> None:
     """A program that ends while its disk is full: every span is found or counted, whichever way it ends."""
     path = program(tmp_path, textwrap.dedent(NO_ROOM_LATER.format(400_000)) + textwrap.dedent(ENDINGS[ending]))

@@ -62,6 +62,18 @@ def test_name_of_a_secret(name: str) -> None:
     assert MASKER.mask_key(name)
 
 
+@pytest.mark.parametrize(
+    ("added", "name"),
+    [("guest_list", "guestList"), ("mailing-list", "old_mailing_list"), ("list", "list"), ("address2", "address_2")],
+)
+def test_added_name_that_ends_as_a_variant_does(added: str, name: str) -> None:
+    """It counts as it is, before its last word is taken for one that may follow any name."""
+    mask = Masker([added])
+    assert mask.mask_key(name)
+    assert mask.mask_text(f'{name}="anna-b7"') == f'{name}="(masked: {mask.key_kind(name)})"'
+    assert not MASKER.mask_key(name)
+
+
 @pytest.mark.parametrize("name", PLAIN_NAMES.split())
 def test_name_that_resembles_one(name: str) -> None:
     """Whole words count, and the last ones: counts of tokens are what people look for in such a store."""
@@ -306,6 +318,20 @@ def test_no_text_makes_names_slow(form: str) -> None:
     own.mask_text(form * 20_000)
     own.mask_text(form + "\\" * 100_000)
     own.mask_text(form + "a" * 200_000)
+
+
+@pytest.mark.parametrize("text", ["pass: a_b\n", "pass: a.b\n", "pin=12\n", "pin=1z\n", "'pw': x, ", "'pw': ()"])
+def test_ordinary_words(text: str) -> None:
+    """What passes, pins and such are, and no password."""
+    assert MASKER.find(text * 3) == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["pass: a1\n", "pass=a_b.c1,", "pin=>1234 ", "{'pw': b'x'}", '"pw", "value": "ab"', '"pw" value = "ab"']
+)
+def test_values_after_ordinary_words(text: str) -> None:
+    """What may be a secret is seen, in each of the forms."""
+    assert len(MASKER.find(text)) == 1
 
 
 _PIECES = st.sampled_from(

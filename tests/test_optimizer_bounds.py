@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import signal
 import subprocess
@@ -96,6 +97,11 @@ def test_tests_behind_a_link(project: Path) -> None:
         ("check.sh", "prices.py", "bash ./check.sh", True),
         ("check.py", "prices.py", "pytest check.py::test_one", True),
         ("cfg/t.ini", "prices.py", "pytest --config-file=cfg/t.ini", True),
+        ("testtools.py", "prices.py", "python -m unittest", True),
+        ("check_it.py", "prices.py", "bash -c 'python check_it.py'", True),
+        ("shop/rates.py", "prices.py", "pytest --cov=shop tests", False),
+        ("python/rates.py", "src/prices.py", "python -m pytest", False),
+        ("shop/rates.py", None, "pytest --tb=", False),
         ("src/prices.py", "src/prices.py", "pytest src", False),
         ("src/rates.py", "src/prices.py", "pytest src .", False),
         ("tests/shop/rates.py", "tests/shop/prices.py", "pytest", False),
@@ -107,7 +113,7 @@ def test_tests_behind_a_link(project: Path) -> None:
 )
 def test_what_decides(name: str, component: str | None, command: str, is_one: bool) -> None:
     """Tests by name, by folder and by the command, and settings; not the component, nor what lies beside it."""
-    assert decides(name, component, command.split()) is is_one
+    assert decides(name, component, shlex.split(command)) is is_one
 
 
 def test_the_package_names_the_copy(project: Path) -> None:

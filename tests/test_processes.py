@@ -195,6 +195,19 @@ class TestNothingStays:
         assert (outcome.status, outcome.left_running) == ("ok", 2)
         assert gone(tmp_path / "pids")
 
+    def test_what_it_leaves_behind_may_end_well(self, tmp_path: Path) -> None:
+        """It is asked to end before it is made to."""
+        left = f"trap 'echo well > {tmp_path}/end; exit' TERM; touch {tmp_path}/on; while true; do sleep 0.01; done"
+        outcome = run_command(
+            ["bash", "-c", f"({left}) & while [ ! -e {tmp_path}/on ]; do sleep 0.01; done"], timeout_s=20
+        )
+        assert (outcome.status, outcome.left_running >= 1) == ("ok", True)
+        assert (tmp_path / "end").read_text() == "well\n"
+
+    def test_what_looks_after_it_may_be_stopped(self) -> None:
+        """By the command, which ends nevertheless when its time is up."""
+        assert run_command(["bash", "-c", "kill -STOP $PPID; sleep 600"], timeout_s=1).status == "timeout"
+
     def test_it_goes_with_its_children(self, tmp_path: Path) -> None:
         """When its time is up, its children go, too."""
         outcome = ran(LEAVES_BEHIND, str(tmp_path / "pids"), "wait", timeout_s=8.0)

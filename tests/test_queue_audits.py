@@ -106,6 +106,17 @@ def test_what_keeps_its_limits_by_now(queue: OptimizationQueue, clock: Clock) ->
     assert queue.claim_next("bob") is not None
 
 
+def test_other_limits_are_kept(queue: OptimizationQueue) -> None:
+    """An audit says nothing of limits that it did not look at: what was violated stays, and is handed out."""
+    before = queue.put(found(trace_ids=[hex_id(1, 32)], seen_ns=START_NS))
+    other = found(violations=[], measured={"error_rate": 0.0}, target={"error_rate": 0.9}, seen_ns=START_NS + SECOND)
+    queue.put_all([], [other])
+    item = queue.get("parse")
+    assert (item.violations, item.trace_ids, item.priority) == (before.violations, before.trace_ids, before.priority)
+    assert item.target == {**before.target, "error_rate": 0.9}
+    assert queue.claim_next("ann") is not None
+
+
 def test_other_code_that_keeps_the_limits(queue: OptimizationQueue) -> None:
     """The item is about code that does not run any more: it is stale, unless somebody holds it or it is proven."""
     for component in ("free", "held", "proven"):

@@ -156,16 +156,22 @@ def test_a_query_that_takes_too_long(two_spans: Path) -> None:
 def test_times_of_nanoseconds(two_spans: Path) -> None:
     """All nine digits of them arrive, as text; wherever they stand in a result, and whatever stands around it."""
     nanosecond = "make_timestamp_ns(1700000000123456789)"
-    text = "2023-11-14 22:13:20.123456789"
+    text = "2023-11-14T22:13:20.123456789"
     asked = {
         f"SELECT {nanosecond} AS t, 1 AS t; -- twice": [(text, 1)],
         f"SELECT [{nanosecond}, NULL]": [([text, None],)],
         f"SELECT {{'TIMESTAMP_NS': {nanosecond}, 'b c': 'x'}}": [({"TIMESTAMP_NS": text, "b c": "x"},)],
         f'SELECT MAP {{\'TIMESTAMP_NS\': [{nanosecond}]}} AS "it\'s """': [({"TIMESTAMP_NS": [text]},)],
         "FROM range(3) SELECT make_timestamp_ns(range) ORDER BY range DESC LIMIT 1": [
-            ("1970-01-01 00:00:00.000000002",)
+            ("1970-01-01T00:00:00.000000002",)
         ],
-        'SELECT "Timestamp", "Events.Timestamp" FROM otel_traces LIMIT 1': [("2023-11-14 22:13:20", [])],
+        'SELECT "Timestamp", "Events.Timestamp" FROM otel_traces LIMIT 1': [("2023-11-14T22:13:20.000000000", [])],
+        f"SELECT MAP {{{nanosecond}: 1}}, row(1, {nanosecond}), array_value({nanosecond})": [
+            ({text: 1}, (1, text), (text,))
+        ],
+        "SELECT NULL::TIMESTAMP_NS[], NULL::STRUCT(a TIMESTAMP_NS), NULL::MAP(INTEGER, TIMESTAMP_NS)": [
+            (None, None, None)
+        ],
         "SELECT 'TIMESTAMP_NS'": [("TIMESTAMP_NS",)],
     }
     with SessionReader(two_spans, ["s"]) as reader:

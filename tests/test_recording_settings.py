@@ -34,6 +34,8 @@ def settings(path: Path, text: str | None = None, **variables: str) -> Recording
         ("MASK_PATTERNS", "("),
         ("MASK_EMAILS", "ture"),
         ("CAPURE", "none"),
+        ("MASKKEY", "ssn"),
+        ("CAPTURE_ARGUMENTS", "none"),
     ],
 )
 def test_a_mistake_in_a_variable_keeps_nothing(name: str, value: str, tmp_path: Path, logged: list[str]) -> None:
@@ -96,13 +98,36 @@ def test_both_ways_to_write_a_name(tmp_path: Path) -> None:
     assert settings(tmp_path, TABLE + "mask_keys = ['ssn']\nmask-emails = true").mask_keys == ("ssn",)
 
 
+def test_variables_of_others(tmp_path: Path, logged: list[str]) -> None:
+    """What Kubernetes sets beside a Service of our name is no mistake; others cost a line."""
+    ports = {f"{name}PORT{end}": "80" for name in ("", "SERVICE_") for end in ("", "_HTTP", "_80_TCP_ADDR")}
+    assert settings(tmp_path, SERVICE_HOST="10.0.0.1", **ports).capture == Rules("full")
+    assert logged == []
+    assert settings(tmp_path, TEST_JAEGER="/bin/jaeger").capture == Rules("full")
+    (line,) = logged
+    assert "no setting OTEL_DEBUGSTORE_TEST_JAEGER" in line
+
+
+def test_what_any_file_wants_masked(tmp_path: Path) -> None:
+    """That of a node and that of its session are joined; of `capture` the stricter counts, where both are plain."""
+    own, told = tmp_path / "own.toml", tmp_path / "told.toml"
+    own.write_text(TABLE + "capture = 'none'\nmask-keys = ['a', 'b']\nmask-patterns = ['x']\nmask-emails = true")
+    told.write_text(TABLE + "capture = 'digest'\nmask-keys = ['b', 'c']\nmask-patterns = ['y']\nmask-emails = false")
+    for files in ((own, told), (told, own)):
+        found = RecordingSettings.read({}, *files)
+        assert (found.capture, found.mask_emails) == (NOTHING, True)
+        assert (sorted(found.mask_keys), sorted(found.mask_patterns)) == (["a", "b", "c"], ["x", "y"])
+    told.write_text(TABLE + "capture = 'digest, tool=full'")
+    assert RecordingSettings.read({}, own, told).capture == Rules("digest", {"tool": "full"})
+
+
 def test_the_last_file_goes_first(tmp_path: Path) -> None:
     """Name by name; a variable goes before all of them."""
     first, last = tmp_path / "first.toml", tmp_path / "last.toml"
-    first.write_text(TABLE + "capture = 'none'\nchild = 'light'\nmask-keys = ['a']")
-    last.write_text(TABLE + "capture = 'digest'\nmask-keys = ['b']")
+    first.write_text(TABLE + "payload-depth = 3\nchild = 'light'\nmask-keys = ['a']")
+    last.write_text(TABLE + "payload-depth = 4\nmask-keys = ['b']")
     found = RecordingSettings.read({"OTEL_DEBUGSTORE_MASK_KEYS": "c"}, first, last)
-    assert (found.capture, found.child, found.mask_keys) == (Rules("digest"), "light", ("c",))
+    assert (found.payload_depth, found.child, found.mask_keys) == (4, "light", ("c",))
 
 
 def test_names_of_hooks(tmp_path: Path, logged: list[str]) -> None:
@@ -112,6 +137,7 @@ def test_names_of_hooks(tmp_path: Path, logged: list[str]) -> None:
     (line,) = logged
     assert "noderunner=foo" in line
     assert ", ".join(HOOK_NAMES) in line
+    assert settings(tmp_path, HOOKS="Registry=foo").hooks == {"registry": ("foo",)}
 
 
 @pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.5", 0.5), ("100%", 1.0), ("off", None)])

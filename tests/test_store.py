@@ -191,6 +191,33 @@ def test_numbers_of_any_kind(paths: SessionPaths) -> None:
     assert sorted(row["cpu_percent"] for row in rows) == expected
 
 
+@pytest.mark.parametrize("nothing", ["", False, 0, 0.0, [], {}, ()])
+def test_what_is_empty_is_nothing(paths: SessionPaths, nothing: Any) -> None:
+    """It is no error, and no variant other than that of the code."""
+    with opened(paths) as store:
+        store.write_record("tool", "t", "x", error=nothing, variant_id=nothing)
+        store.write_record("tool", "u", "y", error=nothing, variant_id=nothing, code_snapshot="pass")
+        plain, with_code = store.query_analytics("SELECT * FROM records ORDER BY context_name")
+    assert (plain["error"], plain["variant_id"], with_code["error"]) == (None, None, None)
+    assert with_code["variant_id"] == with_code["code_hash"] is not None
+
+
+def test_whether_something_is_empty_may_not_be_asked(paths: SessionPaths) -> None:
+    """A value whose own `__bool__` raises is taken as its text, as one is that has another meaning of it."""
+    with opened(paths) as store:
+        store.write_record("tool", "t", "x", error=np.array([0, 0]), variant_id=_Undecided())  # type: ignore[arg-type]
+        (row,) = store.query_analytics("SELECT * FROM records")
+    assert (row["error"], row["variant_id"]) == ("[0 0]", "undecided")
+
+
+class _Undecided(list[int]):
+    def __len__(self) -> int:
+        raise RuntimeError
+
+    def __str__(self) -> str:
+        return "undecided"
+
+
 @pytest.mark.parametrize("order", ["wabt", "tabw", "awbt"])
 def test_contexts_nest(paths: SessionPaths, order: str) -> None:
     """Records that name a parent become its children in one trace, whichever is written first."""

@@ -18,6 +18,7 @@ from otel_debugstore_exporters.batch import MAX_TIME, ROOT, UNKNOWN_TIME, Resour
 
 _MAX_CONTEXTS: Final = 65_536
 _encode_json: Final = msgspec.json.Encoder(enc_hook=str).encode
+_EMPTY_AS: Final = (str, bytes, bytearray, int, float, list, tuple, dict, set, frozenset)
 _SCOPE: Final = Scope("otel_debugstore.store")
 
 
@@ -126,6 +127,14 @@ def as_text(value: Any) -> str:
         return str(value)
     except Exception:  # noqa: BLE001  # whatever a value's own methods may raise
         return f"({type(value).__name__}: has no text)"
+
+
+def none_if_empty(value: Any) -> Any:
+    """Return None for what means that there is nothing: "", False, 0, a container without items."""
+    try:
+        return None if isinstance(value, _EMPTY_AS) and not value else value
+    except Exception:  # noqa: BLE001  # whatever a value's own methods may raise
+        return value
 
 
 def as_number(value: Any) -> Any:

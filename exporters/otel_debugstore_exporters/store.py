@@ -34,6 +34,7 @@ from otel_debugstore_exporters.hand_written import (
     as_number,
     as_text,
     code_hash,
+    none_if_empty,
     record_batch,
     times,
 )
@@ -156,6 +157,7 @@ class DebugStore:
         parent_context = None if parent_context is None else as_text(parent_context)
         ended = None if status is None else as_text(status)
         code_snapshot = as_json(code_snapshot)
+        variant_id, error = none_if_empty(variant_id), none_if_empty(error)
         variant = ("" if variant_id is None else as_text(variant_id)) or code_hash(code_snapshot)
         start_ns, end_ns = times(timestamp, duration_ms)
         found: dict[str, Any] = {

@@ -88,20 +88,43 @@ def _taken_bytes() -> int:
 def execute(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
     """Run a statement that `require_select` let pass, and return its answer.
 
-    Times in nanoseconds come as text: Python's have microseconds. Rows are computed as they are fetched, so
-    that to ask again for such a column costs little, unless they are grouped or sorted.
+    Times in nanoseconds come as text: Python's have microseconds.
     """
-    answer = connection.execute(sql)
-    described = [(name, str(kind)) for name, kind, *_ in answer.description]
-    if not any(_NANOSECONDS.search(kind) for _, kind in described):
-        return answer
     if _statements(sql)[0].type != duckdb.StatementType.SELECT:  # `query` takes no PIVOT of columns that it finds out
-        return answer
-    columns = []
-    for number, (name, kind) in enumerate(described, 1):
-        value = f"CAST(#{number} AS {_NANOSECONDS.sub('VARCHAR', kind)})" if _NANOSECONDS.search(kind) else f"#{number}"
-        columns.append(f"{value} AS {identifier(name)}")
-    return connection.execute(f"SELECT {', '.join(columns)} FROM query({literal(sql)})")
+        return connection.execute(sql)
+    described = connection.sql(sql)  # which does not run it
+    names, kinds = described.columns, described.types
+    if not any(_NANOSECONDS.search(str(kind)) for kind in kinds):
+        return connection.execute(sql)
+    given = [f"c{number}" for number in range(len(names))]
+    columns = [
+        f"{_whole(column, kind)} AS {identifier(name)}" for column, kind, name in zip(given, kinds, names, strict=True)
+    ]
+    return connection.execute(f"SELECT {', '.join(columns)} FROM query({literal(sql)}) AS q({', '.join(given)})")
+
+
+def _whole(value: str, kind: Any, depth: int = 0) -> str:
+    """Return SQL for a value of the type in which times of nanoseconds are texts."""
+    if not _NANOSECONDS.search(str(kind)):
+        return value
+    if kind.id == "timestamp_ns":
+        return f"strftime({value}, '%Y-%m-%dT%H:%M:%S.%n')"
+    made = value
+    if kind.id in ("list", "array"):
+        made = _each(value, kind.children[0][1], depth)
+    elif kind.id == "map":
+        (_, key), (_, item) = kind.children
+        made = f"map({_each(f'map_keys({value})', key, depth)}, {_each(f'map_values({value})', item, depth)})"
+    elif kind.id in ("struct", "tuple"):
+        keys = [literal(name) if name else str(number) for number, (name, _) in enumerate(kind.children, 1)]
+        fields = [_whole(f"{value}[{key}]", field, depth) for key, (_, field) in zip(keys, kind.children, strict=True)]
+        made = f"row({', '.join(fields)})"
+    # The cast names the fields, and makes arrays of lists again; for a union it is all there is.
+    return f"CASE WHEN {value} IS NOT NULL THEN CAST({made} AS {_NANOSECONDS.sub('VARCHAR', str(kind))}) END"
+
+
+def _each(values: str, kind: Any, depth: int) -> str:
+    return f"[{_whole(f'v{depth}', kind, depth + 1)} FOR v{depth} IN {values}]"
 
 
 def _statements(sql: str) -> list[Any]:

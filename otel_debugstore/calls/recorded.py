@@ -24,6 +24,7 @@ from otel_debugstore.calls.steps import (
     RecordedCoroutine,
     RecordedGenerator,
     continued,
+    is_awaitable_generator,
 )
 from otel_debugstore.calls.trouble import trouble
 from otel_debugstore.calls.unsampled import count_unsampled
@@ -92,7 +93,8 @@ def call_wrapper(function: Any, component: Component) -> Wrapper:
     if inspect.iscoroutinefunction(plain):
         return _stepwise(component, RecordedCoroutine)
     if inspect.isgeneratorfunction(plain):
-        return _stepwise(component, RecordedGenerator)
+        is_awaited = is_awaitable_generator(getattr(plain, "__code__", None))
+        return _stepwise(component, RecordedCoroutine if is_awaited else RecordedGenerator)
     return _plain(component)
 
 

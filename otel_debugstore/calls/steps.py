@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from inspect import CO_ITERABLE_COROUTINE
 from time import perf_counter_ns
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final
@@ -229,6 +230,11 @@ _KINDS: Final[dict[type, tuple[type[_Recorded], str]]] = {
 """What stands for what, and the attribute that says that it was begun."""
 
 
+def is_awaitable_generator(code: Any) -> bool:
+    """Return whether generators of this code are awaited, as those of `types.coroutine`."""
+    return bool(getattr(code, "co_flags", 0) & CO_ITERABLE_COROUTINE)
+
+
 def continued(made: Any, component: Component, call: Call | None, skipped_at_ns: int = 0) -> Any:
     """Return what stands for a coroutine or generator that a plain function returned, whose call goes on in it.
 
@@ -245,6 +251,8 @@ def continued(made: Any, component: Component, call: Call | None, skipped_at_ns:
         kind, is_suspended = _KINDS.get(type(made), (None, ""))
         if kind is None or getattr(made, is_suspended, False):
             return None
+        if kind is RecordedGenerator and is_awaitable_generator(made.gi_code):
+            kind = RecordedCoroutine
         recorded = kind(made, component)
         if call is not None:
             call.suspend()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -12,7 +13,7 @@ from otel_debugstore_analysis.optimizer.scratch import Scratch
 from otel_debugstore_analysis.processes import Outcome, run_command
 
 _FOLDERS: Final = ("test", "tests")
-_FILES: Final = ("test_*.py", "*_test.py", "tests.py", "conftest.py")
+_FILES: Final = ("test*.py", "*_test.py", "tests.py", "conftest.py")
 _SETTINGS: Final = (
     *("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg", "pyproject.toml"),
     *("noxfile.py", "Makefile", "makefile", "GNUmakefile", ".coveragerc"),
@@ -44,11 +45,26 @@ def decides(name: str, component: str | None, command: Sequence[str]) -> bool:
 
 def _named(command: Sequence[str]) -> Iterator[PurePosixPath]:
     """Yield the files, folders and modules that a command may name."""
-    for word in command:
-        text = word.partition("::")[0].rpartition("=")[2]
-        yield PurePosixPath(os.path.normpath(text))
+    for place, word in enumerate(_words(command)):
+        value = word.partition("=")[2]
+        is_option = word.startswith("-")
+        text = (value if is_option else word).partition("::")[0]
+        path = PurePosixPath(os.path.normpath(text))
+        is_program = place == 0 and "/" not in text
+        if not text or is_program or (is_option and not path.suffix):  # an option names packages too: --cov=package
+            continue
+        yield path
         module = text.replace(".", "/")
         yield from (PurePosixPath(module), PurePosixPath(f"{module}.py"))
+
+
+def _words(command: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a command, and those within one that is a command itself, as of `bash -c`."""
+    for word in command:
+        try:
+            yield from shlex.split(word)
+        except ValueError:  # a quote that is not closed
+            yield word
 
 
 def run_tests(command: Sequence[str], scratch: Scratch, root: str, timeout_s: float) -> Outcome:

@@ -26,6 +26,7 @@ _POLL_S: Final = 0.02
 _DRAIN_S: Final = 1.0
 _CHUNK: Final = 65_536
 _MAX_KILLS: Final = 20
+_KEEPER_S: Final = 15.0
 
 
 class Running:
@@ -92,12 +93,21 @@ class Running:
 
     def end(self) -> int:
         """End it and whatever it has left behind, and return how many other processes there were."""
+        self._keeper.send_signal(signal.SIGCONT)  # the command may have stopped it
         try:
             return len(self._end_all() - {self._pid})
         finally:
             os.close(self._control)
-            self._keeper.wait()
+            self._wait_for_keeper()
             self._drain()
+
+    def _wait_for_keeper(self) -> None:
+        """Wait until the keeper has ended what is left, and itself."""
+        try:
+            self._keeper.wait(_KEEPER_S)
+        except subprocess.TimeoutExpired:
+            self._keeper.kill()
+            self._keeper.wait()
 
     def _end_all(self) -> set[int]:
         ended: set[int] = set()
@@ -187,13 +197,15 @@ class Running:
         self._selector.close()
 
     def _signal(self, pids: set[int], number: int) -> None:
-        group = self._pid
+        group, was_sent = self._pid, False
         with contextlib.suppress(ProcessLookupError, PermissionError):
+            # The number of a group whose leader was reaped may be another's by now.
             if group is not None and (self.return_code is None or sys.platform != "linux"):
                 os.killpg(group, number)
+                was_sent = True
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getpgid(pid) != group:  # a second SIGTERM would end one that is ending well
+                if not was_sent or os.getpgid(pid) != group:  # a second SIGTERM would end one that is ending well
                     os.kill(pid, number)
 
 

@@ -98,9 +98,10 @@ def audited(before: QueueItem | None, finding: Finding, now_ns: int) -> QueueIte
 
 
 def kept(before: QueueItem, finding: Finding, now_ns: int) -> QueueItem:
-    """Return the item after an audit by which its component keeps the limits: without violations, and not closed.
+    """Return the item after an audit by which its component keeps the limits: without their violations, and not closed.
 
-    If other code does so, the item goes stale. Older calls than those of the last audit say nothing.
+    If other code does so, the item goes stale. Older calls than those of the last audit say nothing, and nothing is
+    said of limits that were not looked at.
     """
     values = _values(finding, now_ns)
     if before.is_closed or values["seen_ns"] < before.seen_ns:
@@ -109,6 +110,12 @@ def kept(before: QueueItem, finding: Finding, now_ns: int) -> QueueItem:
         state = "stale" if before.state in ("open", "rejected") else before.state
         what = f"{AUDITED}: {short(values['variant'])} keeps its limits; this is about {short(before.variant)}"
         return happened(before, state, now_ns, "", what)
+    others = tuple(one for one in before.violations if one.measure not in values["target"])
+    if others:
+        measured, target = {**before.measured, **values["measured"]}, {**before.target, **values["target"]}
+        found = replace(before, measured=measured, target=target, violations=others)
+        what = f"{AUDITED}: it keeps its limits of {', '.join(values['target'])}; {_said(others)}"
+        return prioritised(happened(found, before.state, now_ns, "", what))
     newest = {name: values[name] for name in ("measured", "target", "seen_ns")}
     found = replace(before, **newest, violations=(), trace_ids=(), expected_saving_ns_per_s=0.0)
     return prioritised(happened(found, before.state, now_ns, "", f"{AUDITED}: it keeps its limits"))
@@ -145,9 +152,13 @@ def _number(value: Any) -> float | None:
 
 
 def _sentence(violations: Sequence[Violation]) -> str:
+    return f"{AUDITED}: {_said(violations) or 'no violation'}"
+
+
+def _said(violations: Sequence[Violation]) -> str:
     said = [
         f"{name} {human(name, measured)}, limit {human(name, limit)}"
         for name, measured, limit, *_ in violations[:_SAID_VIOLATIONS]
     ]
     more = f"; {len(violations) - len(said)} more" if len(violations) > len(said) else ""
-    return f"{AUDITED}: {'; '.join(said) or 'no violation'}{more}"
+    return f"{'; '.join(said)}{more}"
