@@ -7,7 +7,8 @@ of every 32nd call, after the first 256.
 R2: an operation of Python that computes, bare, recorded, and in a bare span, in turn; the median of the differences in
 wall time, and for what is recorded the CPU time of our threads besides, as a share of the bare operation. After 300
 calls to warm up; so the calls whose memory and I/O are read are too few to be seen in that median.
-R3: a loop of a million calls of a function that is made to take 2 us bare: bare, recorded, bare, in one process.
+R3: a loop of a million calls of a function that is made to take 2 us bare: bare, recorded, bare, in one process. And,
+without a target, an item of a generator that does nothing, where its call is sampled and where not.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ _LOOP: Final = 1_000_000
 _CALL_SECONDS: Final = 2e-6
 _STEPS: Final = tuple(range(64))
 _CALIBRATION: Final = 20_000
+_ITEMS: Final = 100_000
 
 
 def figures(options: Options) -> list[Figure]:
     """Measure what recorded calls cost."""
-    return [*_against_a_span(options), *_shares(options), *_loop(options)]
+    return [*_against_a_span(options), *_shares(options), *_loop(options), *_items(options)]
 
 
 def _against_a_span(options: Options) -> list[Figure]:
@@ -258,3 +260,45 @@ def loop(base_path: str, count: int) -> dict[str, float]:
         ((spans,),) = reader.query("SELECT count(*) FROM spans WHERE component = 'small'").rows
         ((counted,),) = reader.query("SELECT coalesce(sum(call_count), 0) FROM counters WHERE component = 'small'").rows
     return {"bare_s": bare_s, "recorded_s": recorded_s, "spans": spans, "counted": int(spans + counted)}
+
+
+def _items(options: Options) -> Iterator[Figure]:
+    with scratch() as path:
+        found: dict[str, list[float]] = in_process(items, base_path=str(path), count=options.size(_ITEMS))
+    took = {kind: median(values) for kind, values in found.items()}
+    for kind in ("not sampled", "over its budget", "tool"):
+        yield Figure(
+            "R3",
+            f"an item of a generator, {kind}: recorded / bare",
+            took[kind] / took["bare"],
+            None,
+            "x",
+            detail=f"bare {took['bare']:.0f} ns, recorded {took[kind]:.0f} ns",
+        )
+
+
+def items(base_path: str, count: int) -> dict[str, list[float]]:
+    """Return by kind the nanoseconds an item of a generator, a generator each."""
+    from otel_debugstore import function, tool
+
+    provider("ours", base_path)
+
+    def numbers(limit: int) -> Iterator[int]:
+        yield from range(limit)
+
+    generators: dict[str, Callable[[int], Iterator[int]]] = {
+        "bare": numbers,
+        "not sampled": function(name="often")(numbers),
+        "over its budget": function(name="few")(numbers),
+        "tool": tool(name="tool")(numbers),
+    }
+    for _ in range(_CALIBRATION):  # from then on nearly none is sampled
+        list(generators["not sampled"](1))
+
+    def timed(kind: str) -> float:
+        began = time.perf_counter_ns()
+        for _ in generators[kind](count):
+            pass
+        return (time.perf_counter_ns() - began) / count
+
+    return interleaved(timed, tuple(generators), 9)

@@ -194,6 +194,8 @@ def _serialize(value: object) -> bytes:
         return _framed(b"tuple", b"".join([_serialize(item) for item in value]))  # type: ignore[attr-defined]
     if kind is frozenset:
         return _framed(b"frozenset", b"".join(sorted([_serialize(item) for item in value])))  # type: ignore[attr-defined]
+    if kind is slice:  # a constant from Python 3.14 on
+        return _framed(b"slice", _serialize((value.start, value.stop, value.step)))  # type: ignore[attr-defined]
     if isinstance(value, CodeType):
         return _framed(b"nested", code_digest(value))
     return _framed(b"other", f"{kind.__module__}.{kind.__qualname__}".encode("utf-8", "surrogatepass"))

@@ -94,13 +94,20 @@ def forks(numbers: list[int]) -> int:
 
 
 def leaves_running(numbers: list[int]) -> int:
-    """Start a program in a session of its own, and have it hang; the name of the file comes with it."""
-    code = f"import os, time; open({os.environ['LEFT']!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-    while not Path(os.environ["LEFT"]).read_text():
+    """Have a program hang in a session of its own, without a parent and the environment; it says which it is."""
+    left = os.environ["LEFT"]
+    subprocess.run(
+        ["sh", "-c", f"env -i setsid sh -c 'echo $$ >> {left}; exec sleep 600' > /dev/null 2>&1 &"], check=True
+    )
+    while not Path(left).read_text():
         time.sleep(0.01)
-    del process
     return sum(numbers)
+
+
+def leaves_running_and_ends(numbers: list[int]) -> int:
+    """Do so, and end the process."""
+    leaves_running(numbers)
+    os._exit(5)
 
 
 def sorts(numbers: list[int]) -> list[int]:

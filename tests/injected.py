@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import mmap
 from collections.abc import Iterator, Mapping
 from types import CodeType, FunctionType
@@ -46,9 +47,17 @@ def _template(*args: object, **kwargs: object) -> None:
     reached()
 
 
+def _generator_template(*args: object, **kwargs: object) -> Iterator[None]:
+    reached: Any = 987_654_321
+    reached()
+    yield
+
+
 def _failing_code(code: CodeType, reached: Reached) -> CodeType:
-    constants = tuple(reached if constant == _REACHED else constant for constant in _template.__code__.co_consts)
-    return _template.__code__.replace(co_consts=constants, co_freevars=code.co_freevars, co_name=code.co_name)
+    """Return code of the same kind, since Python warns where a generator's is replaced by a function's."""
+    template = (_generator_template if code.co_flags & inspect.CO_GENERATOR else _template).__code__
+    constants = tuple(reached if constant == _REACHED else constant for constant in template.co_consts)
+    return template.replace(co_consts=constants, co_freevars=code.co_freevars, co_name=code.co_name)
 
 
 def functions_of(module: str) -> Mapping[str, FunctionType]:

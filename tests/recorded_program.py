@@ -214,6 +214,7 @@ def sampled() -> list[object]:
     found: list[object] = [
         sum(often(number % 9) for number in range(2_500)),
         sum(sum(generated(1)) for _ in range(1_500)),
+        sum(numbers(1_024)),  # whose steps are counted
     ]
     found += [caught(lambda: often(-1)) for _ in range(3)]
     return [*found, often(99)]

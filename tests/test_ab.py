@@ -225,6 +225,14 @@ def test_keys_move_only_where_weights_make_them() -> None:
     assert {(one, other) for one, other in zip(before, after, strict=True) if one != other} == {("control", "other")}
 
 
+def test_annotations_of_arms_are_not_computed() -> None:
+    """A key's parameter is found where an annotation names what is not there: Python 3.14 would look for it now."""
+    source = "Known = int\ndef arm(x: Known) -> Known: return x\ndel Known"
+    made: dict[str, Any] = {}
+    exec(compile(source, "<test>", "exec", dont_inherit=True), made)
+    assert ab("search", {"v1": made["arm"], "v2": tool("alone")(made["arm"])}, key="x")(3) == 3
+
+
 @pytest.mark.parametrize("key", [lambda x: 1 / 0, lambda x: [], lambda x: 1.5, lambda x, y: x])
 def test_a_key_that_is_none_means_the_control(key: Any, logged: list[str]) -> None:
     """Whatever the key's function does, the call goes to the control, and one line says why."""
@@ -268,6 +276,52 @@ def test_slow_calls_stop_an_arm(rails: GuardRails) -> None:
         assert stop is not None
         assert [stop.by] == list(rails.limits())
         assert 5 <= store.record("bad").tally("v2").call_count <= 60
+
+
+@pytest.mark.parametrize("rails", [GuardRails(max_p95_ms=10), GuardRails(max_ratio=1.5)])
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_calls_that_never_end_stop_an_arm(rails: GuardRails, is_cancelled: bool) -> None:
+    """They count while they are open, and once; where the control's don't end either, nothing is stopped."""
+    with seeded(1) as (times, store):
+
+        async def run() -> None:
+            end = asyncio.Event()
+
+            async def quick(x: int) -> None:
+                times.pass_ms(1)
+
+            async def hanging(x: int) -> None:
+                times.pass_ms(0.01)
+                await end.wait()
+
+            async def as_hanging(x: int) -> None:
+                await hanging(x)
+
+            equal = ab("equal", {"v1": hanging, "v2": as_hanging}, guard_rails=rails)
+            bad = ab("bad", {"v1": quick, "v2": hanging}, guard_rails=rails)
+            bad_calls, calls = [], []
+            for number in range(200):
+                bad_calls.append(asyncio.create_task(bad(number)))
+                calls += [bad_calls[-1], asyncio.create_task(equal(number))]
+                await asyncio.sleep(0)
+                times.pass_ms(4)
+                KEEPER.exchange()
+            stop = store.record("bad").stop_of("v2")
+            assert stop is not None
+            assert [stop.by] == list(rails.limits())
+            assert store.record("equal").stop_of("v2") is None
+            hung = [call for call in bad_calls if not call.done()]
+            assert 5 <= len(hung) <= 60
+            for call in calls if is_cancelled else ():
+                call.cancel()
+            end.set()
+            await asyncio.gather(*calls, return_exceptions=True)
+            tally = store.record("bad").tally("v2")
+            assert tally.call_count == len(hung)
+            if rails.max_p95_ms is not None:
+                assert (tally.unit_count, tally.slow_count) == (len(hung), len(hung))
+
+        asyncio.run(run())
 
 
 def test_what_makes_both_fail_stops_neither() -> None:

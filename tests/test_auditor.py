@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from otel_debugstore import PerformanceThreshold
 from otel_debugstore_analysis.auditor import Thresholds, audit
 from otel_debugstore_analysis.auditor._distributions import beta_quantiles, student_quantile
 from otel_debugstore_analysis.auditor._history import proposals
-from otel_debugstore_exporters.batch import SpanRecord
+from otel_debugstore_exporters.batch import Resource, SpanRecord
 
 
 class TestVerdicts:
@@ -168,6 +169,21 @@ class TestVerdicts:
         result = only(tmp_path / "differing", max_duration_ms=150)
         assert (result.verdict, result.checks[0].processes) == ("undecided", 4)
 
+    def test_pods_are_processes(self, tmp_path: Path) -> None:
+        """All have the process id 1, and their hosts differ: there are four of them, whatever is measured."""
+        key = "tokens"
+        differing = [calls([200] * 60 + [100] * 40, attributes={key: 9}), *(calls([100] * 100) for _ in range(3))]
+        for pod, spans in enumerate(differing):
+            sealed(tmp_path, [replace(one, resource=Resource({"host.name": f"pod {pod}"})) for one in spans])
+        result = only(tmp_path, max_duration_ms=150, max_mean_ms=110, max_error_rate=0.5, max_sums={key: 10})
+        assert [(check.verdict, check.processes) for check in result.checks] == [
+            ("undecided", 4),
+            ("undecided", 4),
+            ("pass", 1),
+            ("pass", 4),
+        ]
+        assert result.metrics["processes"] == 4
+
     def test_so_many_more_calls_decide_it(self, tmp_path: Path) -> None:
         """What is said to be missing is what it takes, if the calls to come are like those that were."""
         sealed(tmp_path, calls([200] * 20 + [100] * 980))
@@ -301,6 +317,7 @@ def test_on_clickhouse_too(tmp_path: Path, engines: dict[str, Any]) -> None:
                     "max_error_rate": 0.1,
                     "max_memory_mb": 1,
                     "max_calls_per_parent": 1,
+                    "max_sums": {"http.status_code": 1},
                 },
             ),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def client() -> Iterator[Client]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_every_worker_measures_whole_pairs(client: Client) -> None:
     """Both workers measure by themselves, and the verdict is one; what is wrong on one is wrong."""
+    client.wait_for_workers(2)  # a busy scheduler may have lost sight of one for a moment
     found = compare_on_hosts(
         client, "benchmarked:total", "benchmarked:slow_total", NUMBERS, options=OPTIONS, blocks="worker"
     )
@@ -100,13 +102,31 @@ def test_ranks_within_blocks() -> None:
 
 
 def test_without_workers() -> None:
-    """A cluster without any is refused, and so is what is no client."""
+    """A cluster that has none, and gets none, is refused, and so is what is no client; one that comes late is found."""
 
     class _Empty:
+        def __init__(self) -> None:
+            self.workers: dict[str, object] = {}
+
         def scheduler_info(self, n_workers: int) -> dict[str, object]:
-            return {"workers": {}}
+            return {"workers": self.workers}
+
+        def wait_for_workers(self, n_workers: int, timeout: float) -> None:
+            raise TimeoutError
+
+    class _Late(_Empty):
+        def wait_for_workers(self, n_workers: int, timeout: float) -> None:
+            self.workers = {"tcp://1": {"host": "a"}}
+
+        def submit(self, *_: object, **options: object) -> Future[Comparison]:
+            assert options["workers"] == ["tcp://1"]
+            measured = Future[Comparison]()
+            measured.set_result(_of_host(1e6, [0.1] * 8))
+            return measured
 
     with pytest.raises(ConfigurationError, match="no workers"):
         compare_on_hosts(_Empty(), "benchmarked:total", "benchmarked:total", NUMBERS)  # type: ignore[arg-type]
+    found = compare_on_hosts(_Late(), "benchmarked:total", "benchmarked:total", NUMBERS)  # type: ignore[arg-type]
+    assert {unit.host for unit in found.units} == {"a"}
     with pytest.raises(ConfigurationError, match=r"otel-debugstore\[distributed\]"):
         compare_on_hosts(None, "benchmarked:total", "benchmarked:total", NUMBERS)  # type: ignore[arg-type]

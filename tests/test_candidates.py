@@ -112,6 +112,14 @@ def test_calls_of_several_components_are_candidates(tmp_path: Path) -> None:
     assert (row["executions"], row["mean_ns"], row["processes"]) == (RUNS, 500 * MS, 1)
 
 
+def test_what_is_left_out_are_candidates(tmp_path: Path) -> None:
+    """Rows that more of them would show; what is not looked at at all is a note's."""
+    write_sealed(tmp_path, "s", [span(1, f"c{n}", trace=n, start_ms=n * 20, duration_ms=10) for n in range(1, 61)])
+    few, every = (ask(tmp_path, min_executions=0, limit=limit) for limit in (5, 1_000))
+    assert (few.left_out, every.left_out) == (len(every.rows) - 5, 0)
+    assert any("Only the 50 best" in note for note in every.notes)
+
+
 def test_rare_and_short_calls_are_left_out(tmp_path: Path) -> None:
     """By the number of calls, and by their mean duration."""
     write_sealed(tmp_path, "s", runs())

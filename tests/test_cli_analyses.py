@@ -113,10 +113,13 @@ def test_within_so_many_tokens(data: Path, name: str, output_format: str) -> Non
 
 
 def test_what_tokens_leave_out_is_counted(data: Path) -> None:
-    """In a line that names the command, and in JSON as a number."""
+    """In a line that names the command, and in JSON as a number, with the command if there is room for it."""
     arguments = ["performance", "--data-dir", str(data), "-s", "shop"]
     whole = json.loads(run_well(*arguments, "--format", "json"))["tables"]["groups"]
-    cut = json.loads(run_well(*arguments, "--format", "json", "--max-tokens", "350"))["tables"]["groups"]
+    answer = json.loads(run_well(*arguments, "--format", "json", "--max-tokens", "450"))
+    cut = answer["tables"]["groups"]
+    assert answer["command"].startswith("debugstore performance --limit 0 ")
+    assert "command" not in json.loads(run_well(*arguments, "--format", "json", "--max-tokens", "100000"))
     assert len(cut["rows"]) + cut["left_out"] == len(whole["rows"]) + whole["left_out"]
     assert cut["left_out"]
     assert "rows of groups are left out: debugstore performance --limit 0" in run_well(

@@ -97,6 +97,7 @@ def test_a_gate() -> None:
         (["benchmarked:total", "--inputs", "benchmarked:fail_setup"], "no database"),
         (["benchmarked.total"], "names no function"),
         (["benchmarked:total", "--gate", "0%"], "no difference to be found"),
+        (["benchmarked:total", "--min-effect", "0.03"], "write 0.03% for the one"),
         (["benchmarked:total", "--check", "a:b", "--tolerance", "1"], "exclude each other"),
         ([], "Name the functions"),
     ],

@@ -33,9 +33,9 @@ PATHS = {
     "calls.decorators": "instrument Recording.__init__ Recording._leave RecordedBlock.__init__ RecordedBlock.close "
     "RecordedBlock.set_result RecordedBlock.set_attribute RecordedBlock.set_outcome",
     "calls.recorded": "check_callable",
-    "calls.steps": "continued _Steps.has_begun _Steps.run _Steps.finish _Steps._begin RecordedGenerator.send "
-    "RecordedGenerator.throw RecordedGenerator.close RecordedAsyncGenerator.asend RecordedAsyncGenerator.athrow "
-    "RecordedAsyncGenerator.aclose _Item.__init__ _Item._run",
+    "calls.steps": "continued _generated Steps.has_begun Steps.begin Steps.run Steps.finish Steps._begin "
+    "_RecordedGenerator.send _RecordedGenerator.throw _RecordedGenerator.close RecordedAsyncGenerator.asend "
+    "RecordedAsyncGenerator.athrow RecordedAsyncGenerator.aclose _Item.__init__ _Item._run",
     "calls.unfinished": "Unfinished.add",
     "calls.unsampled": "count_unsampled",
     "code_identity": "_forget",
@@ -54,11 +54,11 @@ PATHS = {
 but to hand on. They can't be said to fail as a whole."""
 
 NOT_OF_CALLS = {
-    "calls.call": "Call._let_go Call.end_memory",
+    "calls.call": "Call._let_go Call.end_memory _step_ns",
     "calls.component": "_describe",
     "calls.decorators": "RecordedBlock.span LayerRecording.__init__",
     "calls.meter": "every_call_recorded Meter.has_budget Meter.set_budget",
-    "calls.steps": "_Steps.close _Item.send _Item.throw _Item.close",
+    "calls.steps": "Steps.close _Item.send _Item.throw _Item.close",
     "calls.unfinished": "Steps.close Unfinished.__init__ Unfinished.close_all",
     "instrumentors.child_environment": "_lighten _hooks _target_modules",
     "instrumentors.hooks": "hook_names HookInstrumentor._instrument HookInstrumentor._uninstrument",

@@ -355,7 +355,7 @@ def nested(depth: int) -> bytes:
         (b"[]", "array"),
         (b"7", "int"),
         (b"[" * 100_000, "array"),
-        (b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deep"),
+        (b'{"x":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}", "nested too deep"),
         (nested(65), "nested deeper than 64"),
         (nested(100_000), "nested too deep"),
     ],

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from commands import run
-from optimized import FAST, LOOP, PYTEST, Proposes, changed, make_project, worked_on
+from optimized import FAST, LOOP, Proposes, changed, make_project, worked_on
 from otel_debugstore.errors import NotReplayableError
 from otel_debugstore_analysis.optimizer import (
     Candidate,
@@ -176,14 +178,21 @@ def test_when_a_cache_pays(project: Path) -> None:
     assert cache_that_pays(recorded(base_path, "prices.invoice").calls[:5]) is None
 
 
+def test_a_cache_on_a_busy_machine(project: Path) -> None:
+    """A call that waited for the processor for a second hides nothing of what the others would have saved."""
+    first, *others = recorded(project / "debug_data", "prices.impure").calls
+    assert cache_that_pays([first._replace(duration_ns=10**9), *others])
+
+
 def test_mechanical_proposals(project: Path) -> None:
-    """Only of what is declared pure, and only where it pays."""
+    """Only of what is declared pure, and only where it pays, however long calls waited for the processor."""
 
     class Noted(MechanicalOptimizer):
         found: Sequence[Candidate] = ()
 
         def propose(self, task: Task) -> Sequence[Candidate]:
-            self.found = super().propose(task)
+            waited = [call._replace(duration_ns=call.duration_ns + 10**9) for call in task.recorded.calls]
+            self.found = super().propose(replace(task, recorded=replace(task.recorded, calls=tuple(waited))))
             return []
 
     titles = {}
@@ -226,10 +235,19 @@ def test_optimizers_by_name() -> None:
     assert find_optimizer("nobody") is None
 
 
-def test_the_command_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """JSON says what became of each candidate; exit code 1 where none is proven."""
+def test_the_command_line(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON says what became of each candidate; exit code 1 where none is proven.
+
+    The tests are run by what lies beside this Python, and are those of the copy, though the command says otherwise.
+    """
     monkeypatch.chdir(project)
-    queued(project / "debug_data", "prices.invoice", PYTEST)
+    (project / "tests" / "__init__.py").touch()  # pytest has the folder around it come first on the path
+    other = tmp_path / "bin" / "pytest"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\necho of another Python\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{other.parent}:{os.environ['PATH']}")
+    queued(project / "debug_data", "prices.invoice", ("pytest", "-q", "-p", "no:cacheprovider", str(project / "tests")))
     command = f"{sys.executable} -c \"print('def invoice(country, items): return 0')\""
     done = run("optimize", "prices.invoice", "--with", command, "--seconds", "2", "--format", "json")
     assert done.exit_code == 1, done.output

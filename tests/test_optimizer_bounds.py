@@ -24,7 +24,7 @@ from otel_debugstore_analysis.optimizer import (
     optimize,
 )
 from otel_debugstore_analysis.optimizer.scratch import Scratch
-from otel_debugstore_analysis.optimizer.testing import decides
+from otel_debugstore_analysis.optimizer.testing import command_in_copy, decides
 from otel_debugstore_analysis.queue import ClaimedError, Code, Finding, OptimizationQueue, QueueError, Violation
 from replayed import QUICK, contents, queued
 
@@ -114,6 +114,31 @@ def test_tests_behind_a_link(project: Path) -> None:
 def test_what_decides(name: str, component: str | None, command: str, is_one: bool) -> None:
     """Tests by name, by folder and by the command, and settings; not the component, nor what lies beside it."""
     assert decides(name, component, shlex.split(command)) is is_one
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("{project}/tests/a.py::t", "./tests/a.py::t"),
+        ("--rootdir={project}", "--rootdir=./."),
+        ("-c{project}/x.ini", "-c./x.ini"),
+        ("cd '{project}' && python {project}/check.py", "cd './.' && python ./check.py"),
+        ("A=/x:{project}/src:/y", "A=/x:./src:/y"),
+        ("{link}/tests", "./tests"),
+        ("{project}2/tests", "{project}2/tests"),
+        ("/mnt{project}/tests", "/mnt{project}/tests"),
+        ("{project}/.venv/bin/pytest", "{project}/.venv/bin/pytest"),
+        ("{project}/env/bin/python", "{project}/env/bin/python"),
+    ],
+)
+def test_commands_stay_in_the_copy(tmp_path: Path, word: str, named: str) -> None:
+    """What a command names of the project is named within the copy; programs of an environment stay where they are."""
+    project = tmp_path.resolve() / "my shop"
+    (project / "env" / "bin").mkdir(parents=True)
+    (project / "env" / "pyvenv.cfg").touch()
+    (tmp_path / "link").symlink_to(project)
+    places = {"project": project, "link": tmp_path.resolve() / "link"}
+    assert command_in_copy(["bash", "-c", word.format(**places)], project)[-1] == named.format(**places)
 
 
 def test_the_package_names_the_copy(project: Path) -> None:

@@ -196,7 +196,7 @@ def test_a_mark_that_is_wrong_fails_its_test(ran: Ran, mark: str, said: str) -> 
 
 
 def test_a_limit_on_nothing_is_said(ran: Ran) -> None:
-    """A component that was not called, perhaps by a typing error; and a test that takes another tracer provider."""
+    """A component that was not called, as by a typing error; a test that takes another provider, or calls nothing."""
     tests = """
 @pytest.mark.debugstore(max_calls={"http_got": 2})
 def test_typo():
@@ -221,9 +221,14 @@ def other_provider():
 @pytest.mark.debugstore(max_calls=0)
 def test_elsewhere(other_provider):
     get(1)
+
+@pytest.mark.debugstore(max_p95_ms=0, max_errors=0)
+def test_calls_nothing_of_ours():
+    get.__wrapped__(1)
 """
     outcomes, said = ran(tests)
-    assert outcomes == {"passed": 4}
+    assert outcomes == {"passed": 5}
+    assert "NOTE 1 test with limits on all calls made none that is recorded" in said
     assert "NOTE test_it.py::test_typo: max_calls: no component 'http_got' was called" in said
     assert "NOTE test_it.py::test_typo_of_nothing: max_calls: no component 'http_gte' was called by any test" in said
     assert "no component 'slow'" not in said
@@ -404,13 +409,16 @@ def test_a_run_is_compared_with_a_baseline(ran: Ran, monkeypatch: pytest.MonkeyP
         assert "MORE test_it.py::test_counted[2]: parse has 1 failed calls, before 0" in said
 
 
-def test_what_is_worse_can_fail_the_run(ran: Ran, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `--debugstore-fail` the exit code says it; fewer calls are worse in nobody's eyes."""
-    options = ("--debugstore-baseline", "main", "--debugstore-fail")
-    assert ran(COUNTED, "--debugstore-save-baseline", "main")[0] == {"passed": 3}
-    for calls, exit_code in (("1", 0), ("5", 1)):
+_MAIN: Final = ("--debugstore-baseline", "main")
+
+
+def test_what_is_worse_can_fail_the_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--debugstore-fail` the exit code says it, and that there is no baseline; fewer calls are not worse."""
+    pytester.makepyfile(test_it=TOOLS + COUNTED)
+    misspelt = ("--debugstore-baseline", "mian", "--debugstore-save-baseline", "main")
+    for calls, exit_code, options in (("2", 1, misspelt), ("1", 0, _MAIN), ("5", 1, _MAIN)):
         monkeypatch.setenv("CALLS", calls)
-        assert pytester.runpytest_subprocess(*_PLUGIN, *options).ret == exit_code
+        assert pytester.runpytest_subprocess(*_PLUGIN, "--debugstore-fail", *options).ret == exit_code
 
 
 def test_a_baseline_that_can_not_be_read_fails_the_run(ran: Ran, pytester: pytest.Pytester) -> None:
@@ -420,6 +428,24 @@ def test_a_baseline_that_can_not_be_read_fails_the_run(ran: Ran, pytester: pytes
     result = pytester.runpytest_subprocess(*_PLUGIN, "--debugstore-baseline", "main")
     assert (result.parseoutcomes(), int(result.ret)) == ({"passed": 3}, 1)
     assert "newer version" in result.stdout.str()
+
+
+def test_targets_are_recorded_whoever_imported_them_by_name(
+    ran: Ran, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conftest and a test take a function from its module before anything of ours runs: its calls are counted."""
+    monkeypatch.setenv("OTEL_DEBUGSTORE_TARGETS", "links:escape=function")
+    pytester.makepyfile(links="def escape(text):\n    return text\n")
+    pytester.makeconftest("from links import escape as quoted")
+    tests = """
+from conftest import quoted
+from links import escape
+
+def test_it(debugstore):
+    assert (quoted("a"), escape("b")) == ("a", "b")
+    assert debugstore.components == {"links.escape": 2}
+"""
+    assert ran(tests, "--debugstore-save-baseline", "main")[0] == {"passed": 1}
 
 
 def test_a_path_is_where_sessions_and_baselines_lie(ran: Ran, pytester: pytest.Pytester) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import pytest
 from audited import calls, sealed
 from commands import run, run_well
 from otel_debugstore import PerformanceAuditor, PerformanceThreshold
-from otel_debugstore_analysis.queue import Finding, OptimizationQueue, QueueItem, package
+from otel_debugstore_analysis.queue import Finding, OptimizationQueue, QueueItem, Violation, package
 from otel_debugstore_exporters.state import State
 from queues import FASTER, SECOND, SLOW, Clock, found
 from recording import modules
@@ -62,6 +63,17 @@ def test_equal_code_of_two_components(queue: OptimizationQueue) -> None:
     queue.put(found("own b", "v5", recorded_as="x"))
     queue.put(Finding("x", "function", "v7", [SLOW]))
     assert len(queue.items()) == 5
+
+
+def test_equal_code_of_a_component_with_a_name_of_its_own(queue: OptimizationQueue) -> None:
+    """It is that of the calls, where the audit found these; by the code alone one other is, not several."""
+    own = queue.put(found("own", recorded_as="a"))
+    queue.put_all([found("b"), found("a", seen_ns=START_NS), found("c")])
+    assert {(item.component, item.recorded_name) for item in queue.items()} == {("own", "a"), ("b", "b"), ("c", "c")}
+    assert queue.get(own.id).seen_ns == START_NS
+    queue.put(found("own 2", "v2", recorded_as="x"))
+    queue.put_all([found("y", "v2"), found("z", "v2")])
+    assert sorted(item.component for item in queue.items()) == ["b", "c", "own", "own 2", "z"]
 
 
 def test_own_names_go_stale(queue: OptimizationQueue) -> None:
@@ -115,6 +127,31 @@ def test_other_limits_are_kept(queue: OptimizationQueue) -> None:
     assert (item.violations, item.trace_ids, item.priority) == (before.violations, before.trace_ids, before.priority)
     assert item.target == {**before.target, "error_rate": 0.9}
     assert queue.claim_next("ann") is not None
+
+
+def test_other_limits_are_violated_too(queue: OptimizationQueue) -> None:
+    """The item has both, once, until an audit that looks at them says otherwise, or the code changes."""
+    errors = Violation("error_rate", 0.5, 0.1)
+    queue.put(
+        found(
+            measured={"p95_ns": 8e8},
+            target={"p95_ns": 5e8},
+            trace_ids=[hex_id(1, 32)],
+            tests=["pytest"],
+            expected_saving_ns_per_s=2e6,
+        )
+    )
+    both = found(violations=[errors], measured={"error_rate": 0.5}, target={"error_rate": 0.1})
+    for _ in range(2):
+        item = queue.put(replace(both, trace_ids=[hex_id(2, 32)], expected_saving_ns_per_s=0.0))
+    assert item.violations == (errors, SLOW)
+    assert (item.measured, item.target) == ({"p95_ns": 8e8, "error_rate": 0.5}, {"p95_ns": 5e8, "error_rate": 0.1})
+    assert (item.trace_ids, item.tests) == ((hex_id(2, 32), hex_id(1, 32)), ("pytest",))
+    assert item.expected_saving_ns_per_s == 2e6
+    assert "p95_ns" in item.history[-1].what
+    assert queue.put(replace(both, kept=["p95_ns"])).violations == (errors,)
+    assert queue.put(found()).violations == (SLOW, errors)
+    assert queue.put(found(variant="v2", seen_ns=2 * START_NS)).violations == (SLOW,)
 
 
 def test_other_code_that_keeps_the_limits(queue: OptimizationQueue) -> None:

@@ -80,13 +80,26 @@ def test_a_package_holds_what_was_recorded_in_code(queue: OptimizationQueue) -> 
 
 
 def test_a_package_says_what_to_do_in_few_tokens(queue: OptimizationQueue) -> None:
-    """What is wrong, the limits and how it is proven fit into 600 tokens; what is left out is named."""
+    """What is wrong, the limits and how it is proven fit into 600 tokens; what is left out is named.
+
+    Who has it need not claim it, and of what happened it is told why others failed, not that they began.
+    """
     source = "\n".join(f"    value_{number} = compute({number})" for number in range(2_000))
     item = queue.put(found(code=Code(source, "app.parse", "app.py", 7), tests=["pytest"], trace_ids=[hex_id(1, 32)]))
     text = package(item, 600)
     assert count(text) <= 600
     for part in ("`parse`", "800 ms", "500 ms", "`pytest`", f"queue prove {item.id}", "verdict faster"):
         assert part in text
+    for command in (f"debugstore optimize {item.id}", "debugstore replay parse --candidate", "debugstore queue claim"):
+        assert command in text
     assert "lines of code" in text or "code 2,0" in text
     assert hex_id(1, 32) in package(item, 4_000)
     assert "value_1999" in package(item, 100_000)
+    queue.reject(item.id, "too slow", by="somebody")
+    for _ in range(3):
+        queue.claim(item.id, "somebody")
+        queue.release(item.id, "somebody")
+    text = package(queue.claim(item.id, "me"), 100_000)
+    assert "too slow" in text
+    assert "gave up the claim" not in text
+    assert "debugstore queue claim" not in text

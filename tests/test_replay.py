@@ -134,8 +134,8 @@ def test_what_cannot_be_replayed_is_counted(project: Path) -> None:
     """Arguments that were masked or summarised can't be made again: how many, and why, is said."""
     found = replay(recorded(project / "debug_data", "shop.given"), "shop:given", options=NO_TIME)
     assert (found.recorded, found.inputs) == (2, 1)
-    assert found.skipped == {"its arguments were cut, masked or only summarised": 1}
-    with pytest.raises(NotReplayableError, match=r"cut, masked"):
+    assert found.skipped == {"among its arguments is one of the type object, which is only summarised": 1}
+    with pytest.raises(NotReplayableError, match=r"1 calls: its arguments were masked"):
         replay(recorded(project / "debug_data", "shop.secret"), "shop:secret", options=NO_TIME)
 
 
@@ -229,12 +229,20 @@ def test_the_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("replay", "shop.unique", "--candidate")
     done = run(*arguments, "changed:sorted_unique", "--format", "json")
     assert done.exit_code == 1
-    assert json.loads(done.stdout)["verdict"] == "wrong"
+    verdict = json.loads(done.stdout)
+    assert verdict["verdict"] == "wrong"
+    shows = re.search(r"debugstore (payload .*)", verdict["cause"])
+    assert shows is not None
+    assert "values" in run(*shows[1].split()).stdout
     done = run(*arguments, "changed:unique", "--check-only")
     assert done.exit_code == 0
     assert "16 inputs were run, 16 gave what was recorded" in done.stdout
     assert run("replay", "shop.undeclared", "--candidate", "shop:undeclared", "--check-only").exit_code == 0
     assert "not to be run again" in refused("replay", "shop.send", "--candidate", "shop:send")
+    for name in ("changed", ":unique", "changed:", "a:b:c"):
+        assert "write package.module:function" in refused(*arguments, name)
+    assert "no share" in refused(*arguments, "changed:unique", "--min-effect", "300%")
+    assert "perhaps you mean 'shop.unique'" in refused("replay", "unique", "--candidate", "changed:unique")
     assert run(*arguments, "changed:sorted_unique", "--record", "tried").exit_code == 1
     (row,) = history(project / "debug_data", sessions=["tried"]).dicts()
     assert (row["name"], row["baseline"], row["candidate"], row["verdict"]) == (

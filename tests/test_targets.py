@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,10 @@ TOOLS = """
     @functools.lru_cache
     def cached(): return 3
     number = 4
+    class Proxy:
+        __class__ = property(lambda self: 1 / 0)
+        def __getattr__(self, name): raise RuntimeError("working outside of a context")
+    current = Proxy()
     class Client:
         def get(self): return 5
         def _get(self): return 6
@@ -99,6 +105,7 @@ def call_everything(tools: Any) -> None:
         ("shop.tools:*.get=tool", ["Client.get", "Special.get"]),
         ("shop.tools : buy = TOOL", ["buy"]),
         ("shop:*=tool", []),
+        ("*:dumps=tool", []),
     ],
 )
 def test_what_a_target_stands_for(target: str, components: list[str], shop: None, memory: Memory) -> None:
@@ -135,6 +142,7 @@ def test_named_twice(shop: None, memory: Memory) -> None:
         ("shop.tools:Client=tool", "is a class"),
         ("shop.tools:Nobody.get=tool", "has no Nobody.get"),
         ("shop.tools:number=tool", "number is of the type int"),
+        ("shop.tools:current=tool", "current can't be replaced (RuntimeError"),
         ("shop.tools:Client.size=tool", "size is of the type property"),
         ("shop.tools:Special.make=tool", "is inherited; name it as shop.tools:Client.make"),
         ("shop.tools:Client.nothing=tool", "has no Client.nothing"),
@@ -150,6 +158,25 @@ def test_a_target_that_is_not_there(target: str, why: str, shop: None, memory: M
     assert target in line
     assert why in line
     assert memory.paths() == ["shop.tools.buy"]
+
+
+def test_a_function_that_recording_calls(shop: None, memory: Memory) -> None:
+    """It is recorded where the program calls it, also by way of Python's library; recording does not record itself."""
+    with targets(
+        "typing:cast=tool", "json*:*=tool", "json.encoder:JSONEncoder.encode=tool", "shop.tools:buy=tool"
+    ) as tools:
+        tools.buy("x")
+        assert typing.cast(typing.Any, 1) == 1
+        assert json.dumps({}, indent=1) == "{}"
+    assert memory.paths() == ["json.encoder.JSONEncoder.encode", "shop.tools.buy", "typing.cast"]
+
+
+@pytest.mark.parametrize("module", ["otel_debugstore.config", "opentelemetry.*", "wrapt"])
+def test_what_recording_runs_on_is_no_target(module: str) -> None:
+    """It would record itself without end."""
+    with pytest.raises(ConfigurationError, match="recording itself runs on"):
+        TargetInstrumentor().instrument(targets=[f"{module}:*=tool"])
+    assert not parse_target("*:*=tool").is_in("otel_debugstore.config")
 
 
 WRONG = (

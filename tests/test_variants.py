@@ -70,6 +70,32 @@ def test_versions_in_order_with_what_changed(tmp_path: Path) -> None:
     assert new["ratio_low"] <= new["ratio"] <= new["ratio_high"] < 0.6
 
 
+def test_verdicts_do_not_depend_on_how_many_are_shown(tmp_path: Path) -> None:
+    """Of ten components that changed, one is slower by what chance makes of ten: so it is undecided, also alone."""
+    for side, variant in enumerate(("aaa", "bbb")):
+        for n in range(3):
+            calls = [
+                span(
+                    10 * number + 1,
+                    f"c{number}",
+                    trace=number + 1,
+                    start_ms=1_000 * (3 * side + n),
+                    duration_ms=(100 - number) * (1.15 if side and not number else 1.0) * (1 + 0.06 * n),
+                    attributes={"debugstore.variant": variant},
+                )
+                for number in range(10)
+            ]
+            write_journal(tmp_path, f"{variant}{n}", calls)
+    with SessionReader(tmp_path) as reader:
+        engine = DuckDBEngine(reader)
+        alone = variants(engine, component="c0").dicts()
+        few, all_of_them = (variants(engine, limit=limit) for limit in (2, 100))
+    assert (alone[1]["component"], alone[1]["verdict"]) == ("c0", "slower")
+    assert few.rows == all_of_them.rows[:2]
+    assert few.dicts()[1]["verdict"] == "undecided"
+    assert (few.left_out, len(all_of_them.rows)) == (18, 20)
+
+
 def test_few_processes_decide_nothing(tmp_path: Path) -> None:
     """However many calls there are; a sentence says so."""
     record_two(tmp_path, sessions=1)

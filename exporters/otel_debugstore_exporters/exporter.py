@@ -19,6 +19,7 @@ from elsewhere is imported here, before the program's folder is on `sys.path` (s
 
 from __future__ import annotations
 
+import array  # noqa: F401
 import contextlib
 import functools
 import mmap  # noqa: F401

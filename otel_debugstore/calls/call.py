@@ -4,11 +4,14 @@ Nothing here raises into the program, except what a signal handler of the progra
 done, `begin` returns None and the program goes on as if it were not there.
 A call has figures of its own only while one thread runs it without a break; coroutines and generators, which
 are resumed and suspended, have their CPU time added up step by step, and no I/O figures if there is more than one step.
+What their steps cost is not measured, which would double it: it is estimated, from how many there were. Where a call
+of very many takes more than its component's budget in this way, its CPU time is given up.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from _thread import get_ident
 from collections.abc import Mapping
 from time import perf_counter_ns, thread_time_ns, time_ns
@@ -17,6 +20,7 @@ from weakref import ref
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, create_key
+from opentelemetry.trace import INVALID_SPAN
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from otel_debugstore import attributes as names
@@ -43,6 +47,7 @@ Arguments = tuple[Parameters, tuple[Any, ...], dict[str, Any]]
 _CALL_KEY: Final = create_key("otel-debugstore-call")
 _TRACE_FLAGS: Final = 3  # of a SpanContext, which is a tuple
 _MAX_CONTENT_CHARACTERS: Final = 8192
+_BOOKED_STEPS: Final = 1024  # so many at once; a power of two
 
 
 class Call:
@@ -83,7 +88,7 @@ class Call:
         self._thread = get_ident()
         self._cpu_began = -1  # running if not negative
         self._cpu_ns = 0
-        self._steps = 0
+        self._steps = 0  # of what is resumed and suspended
         self._outcome: tuple[Outcome, str] | None = None
         self._sampling = ""  # `th` and `rv`, where this call was sampled
 
@@ -134,26 +139,28 @@ class Call:
         """Make the call the current one: it runs from now on."""
         try:
             self._steps += 1
-            if self._steps == 1 and self._memory is not None:
-                self._io = IO.begin()
+            if not self._steps % _BOOKED_STEPS:
+                self._book_steps()
             if self._context is not None:
-                self._token = otel_context.attach(self._context)
+                self._token = otel_context._RUNTIME_CONTEXT.attach(self._context)
             if self._cpu_began != -2:
                 self._thread = get_ident()
                 self._cpu_began = thread_time_ns()
         except Exception as error:  # noqa: BLE001  # see `trouble`
             trouble(error)
 
-    def suspend(self) -> None:
-        """Stop being the current one, until it is resumed."""
+    def suspend(self, item: Any = None) -> Any:
+        """Stop being the current one, until it is resumed, and return the item."""
         try:
             self._stop_clock()
             self._io = None
             if self._token is not None:
-                self._context = otel_context.get_current()  # what the call attached itself stays with it
+                # What the call attached itself stays with it.
+                self._context = otel_context._RUNTIME_CONTEXT.get_current()
                 self._detach()
         except Exception as error:  # noqa: BLE001  # see `trouble`
             trouble(error)
+        return item
 
     def end_memory(self) -> int | None:
         """Measure memory up to here, before the call ends, and return its peak in bytes; None where it is not known."""
@@ -169,6 +176,13 @@ class Call:
     def without_cpu(self) -> None:
         """Give up the figures of one thread: others run in it before this call ends."""
         self._cpu_began, self._io = -2, None
+
+    def _book_steps(self) -> None:
+        """Count what the last steps cost; where all of them take more than the budget, give up the CPU time."""
+        meter, step_ns = self.component.meter, _step_ns(has_cpu=self._cpu_began != -2)
+        meter.recorded_steps(_BOOKED_STEPS * step_ns)
+        if not meter.affords(self._steps * step_ns, perf_counter_ns() - self._began):
+            self.without_cpu()
 
     def _stop_clock(self) -> None:
         if self._cpu_began >= 0:
@@ -232,7 +246,10 @@ class Call:
                 span.end(ended)
         if self.component.layer != "function":
             self.component.thrift.saw(duration_ns, self._has_moved)
-        recording_ns = self._recording_ns + perf_counter_ns() - recording_began
+        recording_ns = self._recording_ns
+        if self._steps:
+            recording_ns += self._steps % _BOOKED_STEPS * _step_ns(has_cpu=self._cpu_began != -2)
+        recording_ns += perf_counter_ns() - recording_began
         if span.get_span_context()[_TRACE_FLAGS] & 1:
             meter.recorded(duration_ns, recording_ns)
         else:
@@ -318,14 +335,14 @@ def begin(
         context = Context({**outer, _SPAN_KEY: span, _CALL_KEY: call})
         if not current:
             call._cpu_began = -2
-        elif steps:
-            call._context = context
         else:
-            call._token = otel_context.attach(context)
-            call._steps = 1
+            if steps:
+                call._context = context
+            else:
+                call._token = otel_context.attach(context)
             if call._memory is not None:
                 call._io = IO.begin()
-            if is_recording:
+            if is_recording and not steps:
                 call._cpu_began = thread_time_ns()
         start_now(span)
         call._began = perf_counter_ns()
@@ -340,6 +357,23 @@ def begin(
         if call is not None:
             call._let_go()
         raise
+
+
+@functools.cache
+def _step_ns(*, has_cpu: bool) -> int:
+    """Return what it costs to resume and suspend a call once, with its CPU time or without: the least of some tries."""
+    nothing: Any = None
+    call = Call(nothing, INVALID_SPAN, 0)
+    call._context = otel_context.get_current()
+    if not has_cpu:
+        call.without_cpu()
+    tries = []
+    for _ in range(16):
+        began = perf_counter_ns()
+        call.resume()
+        call.suspend()
+        tries.append(perf_counter_ns() - began)
+    return min(tries)
 
 
 def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Arguments | None) -> None:

@@ -138,6 +138,15 @@ class Meter:
         self.recording_ns += recording_ns
         self._window_recording_ns += recording_ns
 
+    def recorded_steps(self, recording_ns: int) -> None:
+        """Count what steps of a call cost that becomes a span, and has not ended yet."""
+        self.recording_ns += recording_ns
+        self._window_recording_ns += recording_ns
+
+    def affords(self, recording_ns: int, elapsed_ns: int) -> bool:
+        """Return whether recording may take so much of that time."""
+        return self._budget is None or recording_ns <= self._budget * (elapsed_ns - recording_ns)
+
     def may_write_late(self) -> bool:
         """Return whether the budget has room for a span of a call that was not sampled."""
         if self._late_left < 1:

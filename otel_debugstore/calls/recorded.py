@@ -22,9 +22,9 @@ from otel_debugstore.calls.component import Component
 from otel_debugstore.calls.steps import (
     RecordedAsyncGenerator,
     RecordedCoroutine,
-    RecordedGenerator,
+    Steps,
     continued,
-    is_awaitable_generator,
+    recorded_generator,
 )
 from otel_debugstore.calls.trouble import trouble
 from otel_debugstore.calls.unsampled import count_unsampled
@@ -93,14 +93,13 @@ def call_wrapper(function: Any, component: Component) -> Wrapper:
     if inspect.iscoroutinefunction(plain):
         return _stepwise(component, RecordedCoroutine)
     if inspect.isgeneratorfunction(plain):
-        is_awaited = is_awaitable_generator(getattr(plain, "__code__", None))
-        return _stepwise(component, RecordedCoroutine if is_awaited else RecordedGenerator)
+        return _stepwise(component, recorded_generator)
     return _plain(component)
 
 
 def _plain(component: Component) -> Wrapper:
     meter = component.meter
-    runs_later = False  # whether it has returned a coroutine or generator
+    runs_later: bool | None = None  # whether it has returned a coroutine or generator; at first nobody knows
 
     def call(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         nonlocal runs_later
@@ -113,7 +112,7 @@ def _plain(component: Component) -> Wrapper:
             except BaseException as error:
                 count_unsampled(component, perf_counter_ns() - began, error)
                 raise
-            if runs_later and (later := continued(result, component, None, began)) is not None:
+            if runs_later is not False and (later := continued(result, component, None, began)) is not None:
                 return later
             duration_ns = perf_counter_ns() - began
             if duration_ns > meter.late_ns:
@@ -137,18 +136,20 @@ def _plain(component: Component) -> Wrapper:
         if is_kind and (later := continued(result, component, recorded)) is not None:
             runs_later = True
             return later
+        if runs_later is None:
+            runs_later = False
         recorded.end(result)
         return result
 
     return call
 
 
-def _stepwise(component: Component, kind: Callable[..., Any]) -> Wrapper:
+def _stepwise(component: Component, kind: Callable[[Any, Steps], Any]) -> Wrapper:
     def call(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         made = wrapped(*args, **kwargs)
         try:
             parameters = component.parameters if instance is None else component.bound_parameters
-            return kind(made, component, (parameters, args, kwargs))
+            return kind(made, Steps(component, (parameters, args, kwargs)))
         except Exception as error:  # noqa: BLE001  # see `trouble`
             trouble(error)
             return made

@@ -2,12 +2,14 @@
 
 They are begun when they first run, not when they are made, and end when they do, or with the process; those that a
 plain function returned are part of its call, which ends with them.
+A generator stands for a generator: an item costs two resumed frames where the call is not sampled. For what is awaited,
+and whatever only looks like a generator, an object stands that hands on everything else.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from inspect import CO_ITERABLE_COROUTINE
 from time import perf_counter_ns
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
@@ -22,12 +24,12 @@ from otel_debugstore.calls.unfinished import UNFINISHED
 from otel_debugstore.calls.unsampled import count_unsampled
 
 
-class _Steps:
+class Steps:
     """The call behind a coroutine or generator: begun with its first step, ended with its last."""
 
     __slots__ = ("_arguments", "_began", "_call", "_component", "_is_done", "_skipped_at_ns")
 
-    def __init__(self, component: Component, arguments: Arguments | None) -> None:
+    def __init__(self, component: Component, arguments: Arguments | None = None) -> None:
         self._component = component
         self._arguments = arguments
         self._call: Call | None = None
@@ -52,6 +54,12 @@ class _Steps:
         if call is not None:
             UNFINISHED.add(self)
 
+    def begin(self) -> Call | None:
+        """Return the call, begun now if it was not; None if it is not sampled, or not recorded."""
+        if not self._began:
+            self._begin()
+        return self._call
+
     def run(self, step: Callable[..., Any], *args: Any, is_item: bool = False) -> Any:
         """Run one step.
 
@@ -62,9 +70,7 @@ class _Steps:
         """
         if self._is_done:
             return step(*args)
-        if not self._began:
-            self._begin()
-        call = self._call
+        call = self.begin()
         if call is not None:
             call.resume()
         try:
@@ -81,13 +87,11 @@ class _Steps:
         except BaseException as error:
             self.finish(error)
             raise
-        if call is not None:
-            call.suspend()
-        return result
+        return result if call is None else call.suspend(result)
 
     def finish(self, error: BaseException | None = None, **result: Any) -> None:
-        """End the call."""
-        if self._is_done:
+        """End the call, unless it has ended, or the interpreter takes itself apart: nothing can be recorded then."""
+        if self._is_done or sys is None or sys.is_finalizing():
             return
         self._is_done = True
         call, self._call = self._call, None
@@ -124,21 +128,20 @@ class _Steps:
 class _Recorded(wrapt.ObjectProxy):  # type: ignore[type-arg]
     """What stands for a coroutine or generator."""
 
-    _self_steps: _Steps
+    _self_steps: Steps
 
-    def __init__(self, wrapped: Any, component: Component, arguments: Arguments | None = None) -> None:
+    def __init__(self, wrapped: Any, steps: Steps) -> None:
         super().__init__(wrapped)
-        self._self_steps = _Steps(component, arguments)
+        self._self_steps = steps
 
     def __del__(self) -> None:
         try:
-            if not sys.is_finalizing():  # nothing can be recorded any more then
-                self._self_steps.finish(GeneratorExit())
+            self._self_steps.finish(GeneratorExit())
         except AttributeError:  # it was not made completely
             return
 
 
-class RecordedGenerator(_Recorded):
+class _RecordedGenerator(_Recorded):
     def __iter__(self) -> Any:
         return self
 
@@ -161,7 +164,7 @@ class RecordedGenerator(_Recorded):
         return result
 
 
-class RecordedCoroutine(RecordedGenerator):
+class RecordedCoroutine(_RecordedGenerator):
     def __await__(self) -> Any:
         return self
 
@@ -190,7 +193,7 @@ class _Item:
 
     __slots__ = ("_awaitable", "_is_last", "_steps")
 
-    def __init__(self, awaitable: Any, steps: _Steps, is_last: bool = False) -> None:
+    def __init__(self, awaitable: Any, steps: Steps, is_last: bool = False) -> None:
         self._awaitable = awaitable
         self._steps = steps
         self._is_last = is_last
@@ -222,17 +225,58 @@ class _Item:
             raise
 
 
-_KINDS: Final[dict[type, tuple[type[_Recorded], str]]] = {
+def recorded_generator(made: Any, steps: Steps) -> Any:
+    """Return what stands for a generator."""
+    if type(made) is not GeneratorType:
+        return _RecordedGenerator(made, steps)
+    if made.gi_code.co_flags & CO_ITERABLE_COROUTINE:  # it is awaited, as those of `types.coroutine`
+        return RecordedCoroutine(made, steps)
+    recorded: Any = _generated(made, steps)
+    recorded.__name__, recorded.__qualname__ = made.__name__, made.__qualname__
+    return recorded
+
+
+def _generated(made: GeneratorType[Any, Any, Any], steps: Steps) -> Generator[Any, Any, Any]:
+    """Run a generator step by step: what is sent and thrown into this one goes into it, whatever it does this one does.
+
+    Where the call has begun before, the first step is for `continued`, and the program never sees it: only a generator
+    that was begun is told that it is closed or forgotten.
+    """
+    # Nothing that passes through is held in a variable while the program has it: an item may be large, and an exception
+    # would be held by its own traceback.
+    is_hidden, is_closed = steps.has_begun, False
+    send, throw, value = made.send, made.throw, None
+    thrown: list[BaseException] = []
+    while True:
+        try:
+            if is_hidden:
+                is_hidden = False
+                value = yield
+            call = steps.begin()
+            if call is None:
+                while True:
+                    value = yield throw(thrown.pop()) if thrown else send(value)
+            while True:
+                call.resume()
+                value = yield call.suspend(throw(thrown.pop()) if thrown else send(value))
+        except BaseException as error:
+            if made.gi_frame is not None and not made.gi_running:  # it has not ended: this is meant for it
+                is_closed = isinstance(error, GeneratorExit)
+                thrown.append(error)
+            elif isinstance(error, StopIteration):
+                steps.finish(GeneratorExit() if is_closed else None, result=error.value)
+                return error.value
+            else:
+                steps.finish(error)
+                raise
+
+
+_KINDS: Final[dict[type, tuple[Callable[[Any, Steps], Any], str]]] = {
     CoroutineType: (RecordedCoroutine, "cr_suspended"),
-    GeneratorType: (RecordedGenerator, "gi_suspended"),
+    GeneratorType: (recorded_generator, "gi_suspended"),
     AsyncGeneratorType: (RecordedAsyncGenerator, "ag_suspended"),
 }
 """What stands for what, and the attribute that says that it was begun."""
-
-
-def is_awaitable_generator(code: Any) -> bool:
-    """Return whether generators of this code are awaited, as those of `types.coroutine`."""
-    return bool(getattr(code, "co_flags", 0) & CO_ITERABLE_COROUTINE)
 
 
 def continued(made: Any, component: Component, call: Call | None, skipped_at_ns: int = 0) -> Any:
@@ -251,12 +295,13 @@ def continued(made: Any, component: Component, call: Call | None, skipped_at_ns:
         kind, is_suspended = _KINDS.get(type(made), (None, ""))
         if kind is None or getattr(made, is_suspended, False):
             return None
-        if kind is RecordedGenerator and is_awaitable_generator(made.gi_code):
-            kind = RecordedCoroutine
-        recorded = kind(made, component)
+        steps = Steps(component)
+        recorded = kind(made, steps)
         if call is not None:
             call.suspend()
-        recorded._self_steps.go_on(call, skipped_at_ns)
+        steps.go_on(call, skipped_at_ns)
+        if type(recorded) is GeneratorType:
+            next(recorded)  # see `_generated`
         return recorded
     except Exception as error:  # noqa: BLE001  # see `trouble`
         trouble(error)

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter_ns
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from otel_debugstore import attributes as names
 from otel_debugstore.calls.component import Component
@@ -22,19 +22,41 @@ from otel_debugstore.layers import Layer
 class Slot:
     """Two calls side by side: what is known of the one that ended first."""
 
-    __slots__ = ("log_ns", "number")
+    number = -1
+    """Of its arm; `TAKEN` once the pair was taken down."""
+    log_ns = 0.0
 
-    def __init__(self) -> None:
-        self.number = -1  # of its arm
-        self.log_ns = 0.0
+
+TAKEN: Final = -2
+MAX_OPEN: Final = 256
+OpenCalls = dict[int, Slot | None]
+"""Calls of an arm that began and have not ended, as far as guard rails count them, `MAX_OPEN` at most: by when they
+began, what they are a half of."""
 
 
 class Listener(Protocol):
-    """Is told of every call that ended. Never raises."""
+    """Is told of every call that ended, and looks at open ones now and then. Never raises.
 
-    def __call__(
-        self, number: int, duration_ns: int, slot: Slot | None, counts: bool, error: BaseException | None, /
-    ) -> None: ...
+    Attributes:
+        look_at_ns: When `look` is to be called again.
+    """
+
+    look_at_ns: int
+
+    def look(self, now_ns: int, /) -> None:
+        """Look at the calls that are open."""
+
+    def add(
+        self,
+        number: int,
+        began_ns: int,
+        duration_ns: int,
+        slot: Slot | None,
+        counts: bool,
+        error: BaseException | None,
+        /,
+    ) -> None:
+        """Take down a call that ended."""
 
 
 class Arm:
@@ -46,6 +68,7 @@ class Arm:
         weight: Its share of the calls, relative to those of the others.
         function: What runs.
         is_async: Whether it is a coroutine function.
+        open_calls: Calls that have not ended.
         stopped_by: Why it gets no calls; None if it does.
     """
 
@@ -68,6 +91,7 @@ class Arm:
         self.weight = weight
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
+        self.open_calls: Final[OpenCalls] = {}
         self.stopped_by: str | None = None
         self._timed: Callable[..., Any]
         self._wrapper: Wrapper
@@ -81,7 +105,7 @@ class Arm:
         """
         self.component = Component(layer, experiment, self.function, **captures)
         self.component.attributes[names.ARM] = self.name
-        self._timed = (_timed_coroutine if self.is_async else _timed)(self.number, self.function, listener)
+        self._timed = (_timed_coroutine if self.is_async else _timed)(self, listener)
         self._wrapper = call_wrapper(self.function, self.component)
 
     def code(self) -> str:
@@ -97,36 +121,51 @@ class Arm:
             instance: What it is a method of; None for a function.
             args, kwargs: Its arguments.
         """
-        bound = (slot, counts) if instance is None else (slot, counts, instance)
-        return self._wrapper(partial(self._timed, *bound), instance, args, kwargs)
+        if instance is None:
+            return self._wrapper(partial(self._timed, slot, counts), None, args, kwargs)
+        return self._wrapper(partial(self._timed, slot, counts, instance), instance, args, kwargs)
 
 
 _KINDS = "@staticmethod or @classmethod, and no class"
 
 
-def _timed(number: int, function: Any, listener: Listener) -> Callable[..., Any]:
+def _timed(arm: Arm, listener: Listener) -> Callable[..., Any]:
+    number, function, open_calls, ended = arm.number, arm.function, arm.open_calls, listener.add
+
     def call(slot: Slot | None, counts: bool, /, *args: Any, **kwargs: Any) -> Any:
         began = perf_counter_ns()
+        if began >= listener.look_at_ns:
+            listener.look(began)
+            began = perf_counter_ns()
+        if counts and len(open_calls) < MAX_OPEN:
+            open_calls[began] = slot
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            listener(number, perf_counter_ns() - began, slot, counts, error)
+            ended(number, began, perf_counter_ns() - began, slot, counts, error)
             raise
-        listener(number, perf_counter_ns() - began, slot, counts, None)
+        ended(number, began, perf_counter_ns() - began, slot, counts, None)
         return result
 
     return call
 
 
-def _timed_coroutine(number: int, function: Any, listener: Listener) -> Callable[..., Any]:
+def _timed_coroutine(arm: Arm, listener: Listener) -> Callable[..., Any]:
+    number, function, open_calls, ended = arm.number, arm.function, arm.open_calls, listener.add
+
     async def call(slot: Slot | None, counts: bool, /, *args: Any, **kwargs: Any) -> Any:
         began = perf_counter_ns()
+        if began >= listener.look_at_ns:
+            listener.look(began)
+            began = perf_counter_ns()
+        if counts and len(open_calls) < MAX_OPEN:
+            open_calls[began] = slot
         try:
             result = await function(*args, **kwargs)
         except BaseException as error:
-            listener(number, perf_counter_ns() - began, slot, counts, error)
+            ended(number, began, perf_counter_ns() - began, slot, counts, error)
             raise
-        listener(number, perf_counter_ns() - began, slot, counts, None)
+        ended(number, began, perf_counter_ns() - began, slot, counts, None)
         return result
 
     return call

@@ -9,6 +9,7 @@ since the last exchange.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import partial
 from time import time_ns
@@ -99,7 +100,7 @@ class Experiment:
         self._record(arm)
         self.arms = [*self.arms[: arm.number], arm, *self.arms[arm.number + 1 :]]
         self._find_key()
-        self._seen.begin(len(self.arms))
+        self._seen.begin([arm.open_calls for arm in self.arms])
         self._draws.weigh([arm.weight for arm in self.arms])
         return arm
 
@@ -109,7 +110,7 @@ class Experiment:
         try:
             if self._has_learnt or not KEEPER.is_open or self._learn_first():
                 if self._key is None:
-                    number, slot, counts = *self._draws.by_chance(), True
+                    (number, slot), counts = self._draws.by_chance(), True
                 else:
                     number, slot, counts = self._by_key(instance, args, kwargs)
                 if (drawn := self.arms[number]).stopped_by is None:
@@ -137,7 +138,8 @@ class Experiment:
         key = self._key_of(instance, args, kwargs)
         if key is None:
             return *self._draws.by_chance(), True
-        return *self._draws.by_key(key), self._draws.counts(key)
+        number, slot = self._draws.by_key(key)
+        return number, slot, self._draws.counts(key)
 
     def _key_of(self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Key | None:
         if instance is not None:
@@ -239,7 +241,7 @@ class Experiment:
         arm.record(
             self.name,
             options.layer,
-            self._seen.add,
+            self._seen,
             capture_args=options.capture_args,
             capture_result=options.capture_result,
         )
@@ -250,7 +252,7 @@ class Experiment:
             return
         function = self.arms[0].function
         try:
-            parameters = list(inspect.signature(function).parameters.values())
+            parameters = list(_signature(function).parameters.values())
         except (ValueError, TypeError):
             parameters = []
         by_place = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
@@ -261,3 +263,12 @@ class Experiment:
 
     def _say(self, kind: str, message: str) -> None:
         warn_once(f"ab {self.name} {kind}", f"Experiment {self.name!r}: {message}")
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return what `inspect` says. What annotations name is not looked for: it may be there for type checkers alone."""
+    if sys.version_info >= (3, 14):  # else they are computed by now, or are texts
+        from annotationlib import Format
+
+        return inspect.signature(function, annotation_format=Format.STRING)
+    return inspect.signature(function)

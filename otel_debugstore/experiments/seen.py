@@ -1,5 +1,10 @@
 """`Seen`: what this process has seen of an experiment since the last exchange, and all processes before.
 
+A call that never ends would never be seen. So calls that are open are looked at, 50 times a second at most, when a call
+begins: one that has been open for longer than a guard rail allows is slow, however it ends, and counts as that at once;
+one that has been open for `FAR` times as long as the other half of its pair took counts as that. Both hold for the
+control alike, so neither makes equal arms look different.
+
 Loss: calls that end while another thread takes 65,536 others down are not counted.
 Threads: any, and signal handlers: calls that ended wait in a queue, and whoever has the lock takes them down; no caller
 waits for it.
@@ -14,7 +19,7 @@ from math import inf, log
 from typing import Final, NamedTuple
 
 from otel_debugstore.calls.outcome import outcome_of
-from otel_debugstore.experiments.arm import Slot
+from otel_debugstore.experiments.arm import TAKEN, OpenCalls, Slot
 from otel_debugstore.experiments.evidence import Pairs, Tally
 from otel_debugstore.experiments.judge import Breach, GuardRails, breach, breach_of_ratio
 from otel_debugstore.guard import swallow
@@ -25,9 +30,14 @@ _MAX_WAITING: Final = 65_536
 _GROWTH: Final = 1.2
 """Evidence is judged again when there is so much more of it."""
 _LOCK_SECONDS: Final = 0.1
+_LOOK_NS: Final = 20_000_000
+FAR: Final = 20.0
+"""By how many times a half of a pair is longer than the other, at least, to count before it ended. Logarithms of ratios
+are clipped far below this (`sequential.CLIP`), so that it matters no more how much longer it takes."""
+_LOG_FAR: Final = log(FAR)
 
-_Ended = tuple[int, int, Slot | None, bool, int]
-"""The number of the arm, nanoseconds, what the call is a half of, whether it counts, and how it ended."""
+_Ended = tuple[int, int, int, Slot | None, bool, int]
+"""The arm's number, when the call began, nanoseconds, what it is a half of, whether it counts, and how it ended."""
 
 
 class News(NamedTuple):
@@ -51,20 +61,27 @@ class Seen:
         self._limit_ns = inf  # beyond it a call is slow
         self.is_judging_pairs = True
         """Whether pairs are judged in the thread of the call; it takes up to a millisecond, not at every pair."""
+        self.look_at_ns = 0
+        """When open calls are to be looked at again, by the clock of calls."""
         self._before = News([], [])
+        self._open: Sequence[OpenCalls] = ()
+        self._late: list[set[int]] = []  # by arm, when open calls began that count as slow already
         self.after_fork_in_child()
-        self.begin(0)
+        self.begin(())
 
     def after_fork_in_child(self) -> None:
         """Forget what belongs to the parent."""
         self._lock = threading.Lock()
         self._ended: deque[_Ended] = deque(maxlen=_MAX_WAITING)
         self._forget()
+        self._forget_open()
 
-    def begin(self, arm_count: int) -> None:
-        """Begin anew, with nothing seen."""
-        self._before = _nothing(arm_count)
+    def begin(self, open_calls: Sequence[OpenCalls]) -> None:
+        """Begin anew, with nothing seen; by arm, where its open calls are found."""
+        self._open = open_calls
+        self._before = _nothing(len(open_calls))
         self._forget()
+        self._forget_open()
         self._judge_anew()
 
     def limit(self, rails: GuardRails) -> None:
@@ -73,20 +90,40 @@ class Seen:
         self._limit_ns = inf if rails.max_p95_ms is None else rails.max_p95_ms * 1e6
 
     def add(
-        self, number: int, duration_ns: int, slot: Slot | None, counts: bool, error: BaseException | None, /
+        self,
+        number: int,
+        began_ns: int,
+        duration_ns: int,
+        slot: Slot | None,
+        counts: bool,
+        error: BaseException | None,
+        /,
     ) -> None:
         """Take down a call that ended. Never raises."""
         try:
             outcome = _RETURNED if error is None else _FAILED if outcome_of(error).is_error else _NEITHER
-            self._ended.append((number, duration_ns, slot, counts, outcome))
-            if self._lock.acquire(blocking=False):
+            self._ended.append((number, began_ns, duration_ns, slot, counts, outcome))
+            if self._lock.acquire(False):
                 try:
                     self._take_down()
                 finally:
                     self._lock.release()
         except Exception as trouble:  # noqa: BLE001  # it would reach the program
-            swallow(trouble)
-            warn_once("ab end", f"A call of an experiment can't be taken down ({trouble!r}); please report this.")
+            _say(trouble)
+
+    def look(self, now_ns: int, /) -> None:
+        """Count calls that have been open for too long by now. Never raises."""
+        try:
+            self.look_at_ns = now_ns + _LOOK_NS
+            if any(self._open) and self._lock.acquire(False):
+                try:
+                    self._take_down()
+                    for number in range(len(self._open)):
+                        self._count_open(number, now_ns)
+                finally:
+                    self._lock.release()
+        except Exception as trouble:  # noqa: BLE001  # it would reach the program
+            _say(trouble)
 
     def take(self) -> News | None:
         """Return what was seen since the last time, to be kept; None if there is nothing, or it can't be had now."""
@@ -94,7 +131,7 @@ class Seen:
             return None
         try:
             self._take_down()
-            if not any(tally.call_count for tally in self._news.tallies):
+            if not any(tally.call_count or tally.unit_count for tally in self._news.tallies):
                 return None
             news = self._news
             self._forget()
@@ -134,6 +171,11 @@ class Seen:
     def _forget(self) -> None:
         self._news = _nothing(len(self._before.tallies))
 
+    def _forget_open(self) -> None:
+        for calls in self._open:
+            calls.clear()
+        self._late = [set() for _ in self._open]
+
     def _judge_anew(self) -> None:
         """Forget what was judged: how many bad calls, or pairs, there have to be in all to be judged again."""
         self._judge_at = [1] * len(self._before.tallies)
@@ -142,30 +184,55 @@ class Seen:
     # The lock is held.
 
     def _take_down(self) -> None:
-        ended, tallies = self._ended, self._news.tallies
+        if len(self._ended) == _MAX_WAITING:
+            self._forget_open()  # the ends of some were lost
+        ended, tallies, open_calls, late = self._ended, self._news.tallies, self._open, self._late
         while ended:
-            number, duration_ns, slot, counts, outcome = ended.popleft()
+            number, began_ns, duration_ns, slot, counts, outcome = ended.popleft()
             tally = tallies[number]
             tally.call_count += 1
             if outcome == _RETURNED and slot is not None:
                 self._pair(slot, number, log(duration_ns or 1))
             elif outcome == _FAILED:
                 tally.error_count += 1
-            if not counts or outcome == _NEITHER:
+            if not counts:
                 continue
-            tally.unit_count += 1
+            open_calls[number].pop(began_ns, None)
             is_slow = duration_ns > self._limit_ns
-            if is_slow or outcome:
+            if began_ns in late[number]:  # it was counted when it got slow
+                late[number].remove(began_ns)
+                is_slow = False
+            elif is_slow or outcome != _NEITHER:
+                tally.unit_count += 1
+            if is_slow or outcome == _FAILED:
                 tally.slow_count += is_slow
-                tally.failed_count += outcome
+                tally.failed_count += outcome == _FAILED
                 if number:
                     self._judge(number)
 
+    def _count_open(self, number: int, now_ns: int) -> None:
+        late = self._late[number]
+        for began_ns, slot in self._open[number].copy().items():
+            age_ns = now_ns - began_ns
+            if age_ns > self._limit_ns and began_ns not in late:
+                late.add(began_ns)
+                tally = self._news.tallies[number]
+                tally.unit_count += 1
+                tally.slow_count += 1
+                if number:
+                    self._judge(number)
+            if slot is not None and slot.number >= 0 and log(max(age_ns, 1)) > slot.log_ns + _LOG_FAR:
+                self._pair(slot, number, slot.log_ns + _LOG_FAR)
+
     def _pair(self, slot: Slot, number: int, log_ns: float) -> None:
         first = slot.number
+        if first == TAKEN:
+            return
         if first < 0:
             slot.number, slot.log_ns = number, log_ns
-        elif (first == 0) != (number == 0):
+            return
+        slot.number = TAKEN
+        if (first == 0) != (number == 0):
             other = first or number
             self._news.pairs[other].add(log_ns - slot.log_ns if number else slot.log_ns - log_ns)
             if self.is_judging_pairs:
@@ -194,6 +261,11 @@ class Seen:
         total.add(self._before.tallies[number])
         total.add(self._news.tallies[number])
         return total
+
+
+def _say(trouble: Exception) -> None:
+    swallow(trouble)
+    warn_once("ab end", f"A call of an experiment can't be taken down ({trouble!r}); please report this.")
 
 
 def _nothing(arm_count: int) -> News:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore.instrumentors.module_names import WILDCARDS, is_matched
+from otel_debugstore.instrumentors.recorders import RECORDERS, is_of_python
 from otel_debugstore.layers import LAYERS, Layer
 
 _PART: Final = r"[\w*?\[\]!-]+"
@@ -36,8 +37,10 @@ class Target(NamedTuple):
     pure: bool | None = None
 
     def is_in(self, module: str) -> bool:
-        """Return whether a module of this name may hold some."""
-        return is_matched(module, (self.module,))
+        """Return whether a module of this name may hold some; Python's library and recorders only if they are named."""
+        package = self.module.partition(".")[0]
+        is_written_out = WILDCARDS.isdisjoint(package)
+        return is_matched(module, (self.module,)) and (is_written_out or not _is_below_recording(module))
 
     @property
     def is_glob(self) -> bool:
@@ -59,10 +62,16 @@ def parse_target(text: str) -> Target:
             f"Target {text!r} can't be used: it has to be {_FORMS}, and LAYER one of {', '.join(LAYERS)}, after which "
             f"{', '.join(_DECLARED)} may stand."
         )
+    if found[1].partition(".")[0] in RECORDERS:
+        raise ConfigurationError(f"Target {text!r} can't be used: recording itself runs on {found[1]}.")
     declared: dict[str, bool] = {}
     for word in words:
         declared |= _DECLARED[word]
     return Target(found[1], tuple(found[2].split(".")), layer, text.strip(), **declared)
+
+
+def _is_below_recording(module: str) -> bool:
+    return module.partition(".")[0] in RECORDERS or is_of_python(module)
 
 
 def is_named(name: str, glob: str) -> bool:

@@ -67,9 +67,16 @@ class TargetInstrumentor(Instrumentor):
                 warn_once(f"target {target.text}", f"Target {target.text} was not found: {why}.")
 
     def _wrap(self, module: ModuleType, owner: Any, name: str, target: Any, reasons: list[str]) -> bool:
-        """Wrap one function, if it is one of the module's own."""
+        """Wrap one function, if it is one of the module's own; what can't be looked at, as some proxies, is none."""
+        try:
+            return self._wrap_own(module, owner, name, target, reasons)
+        except Exception as error:  # noqa: BLE001  # the module's others are to be wrapped
+            reasons.append(f"{name} can't be replaced ({error!r})")
+            return False
+
+    def _wrap_own(self, module: ModuleType, owner: Any, name: str, target: Any, reasons: list[str]) -> bool:
         found = vars(owner)[name]
-        if isinstance(found, type):
+        if _is_class(found):
             reasons.append(f"{name} is a class; name one of its methods")
             return False
         function = getattr(found, "__func__", found)
@@ -91,15 +98,26 @@ class TargetInstrumentor(Instrumentor):
         from otel_debugstore.calls.decorators import instrument
         from otel_debugstore.calls.recorded import RecordedFunction
         from otel_debugstore.instrumentors.patching import OurWrapper, TargetFunction
+        from otel_debugstore.instrumentors.recorders import is_of_python
 
         if not isinstance(found, (RecordedFunction, OurWrapper)):
             recorded: Any = instrument(target.layer, replayable=target.replayable, pure=target.pure)(found)
-            self._patches.replace(owner, name, TargetFunction(recorded, self._patches.is_on))
+            is_on = self._is_on_for_the_program if is_of_python(recorded.__module__) else self._patches.is_on
+            self._patches.replace(owner, name, TargetFunction(recorded, is_on))
+
+    def _is_on_for_the_program(self) -> bool:
+        from otel_debugstore.instrumentors.recorders import is_called_by_the_program
+
+        return is_called_by_the_program() and bool(self._patches.is_on())
 
     def _say_what_is_missing(self) -> None:
-        from otel_debugstore.active_session import is_first_process
+        try:
+            from otel_debugstore.active_session import is_first_process
 
-        if self._missing and is_first_process():  # what is missing here may be there in a child
+            is_said = self._missing and is_first_process()  # what is missing here may be there in a child
+        except Exception:  # noqa: BLE001  # the program has taken our modules away; it would be printed
+            return
+        if is_said:
             names = ", ".join(sorted(self._missing))
             warn_once(
                 "targets",
@@ -118,12 +136,17 @@ def _functions(module: ModuleType, target: Any) -> Iterator[tuple[Any, str]]:
             found
             for owner in owners
             for name, found in list(vars(owner).items())
-            if isinstance(found, type) and is_named(name, glob) and found.__module__ == module.__name__
+            if _is_class(found) and is_named(name, glob) and found.__module__ == module.__name__
         ]
     for owner in owners:
         for name in list(vars(owner)):
             if is_named(name, target.path[-1]):
                 yield owner, name
+
+
+def _is_class(found: Any) -> bool:
+    """Return whether it is a class, without a word to it: a proxy may raise when it is asked for its class."""
+    return issubclass(type(found), type)
 
 
 def _why_not(module: ModuleType, target: Any) -> str:

@@ -138,8 +138,10 @@ def candidates(
         and one.use.mean_ns >= min_duration_ns
     ]
     kept.sort(key=lambda one: one.order)
-    left_out = len(kept[limit:]) + max(faster_table.left_out or 0, 0) + max(habits.left_out or 0, 0)
     notes = tuple(dict.fromkeys((*faster_table.notes, *habits.notes)))
+    if faster_table.left_out or habits.left_out:
+        notes += (f"Only the {LOOKED_AT} best of `whatif` and of `patterns` are looked at: there may be more.",)
+    left_out = max(len(kept) - limit, 0)
     return Table(COLUMNS, [_row(one) for one in kept[:limit]], left_out, (*notes, *_notes(found, kept)))
 
 

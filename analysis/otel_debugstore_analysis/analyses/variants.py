@@ -5,7 +5,8 @@ when each was first seen, and each is compared with the one before it. Functions
 their qualified names) that run at the same time are no versions of each other, and stand one after the other; one that
 began when another had ended is that one, moved. `diff` is the unified diff of the sources;
 `verdict`, `ratio` and its interval are those of `compare`, over the medians of processes (or of sessions, where both
-versions ran in five or more): calls of one process are no independent measurements. A version that comes back after
+versions ran in five or more): calls of one process are no independent measurements. Verdicts are corrected for all
+versions that were compared, however few are shown. A version that comes back after
 another is one row, where it was first seen; `last_ns` tells which one ran last.
 
 Source: see `compare` and `statistics`.
@@ -111,16 +112,17 @@ def variants(
         return Table(COLUMNS, [], 0, (f"No span {whose} says which version of the code ran.",))
     ordered = _ordered(found, _qualified_names(engine, found))
     shown = ordered[:limit]
-    wanted = Wanted.of(_GROUP, selection, list(dict.fromkeys(one.key for pair in shown for one in pair if one)))
+    looked_at = [*shown, *(pair for pair in ordered[limit:] if pair[1])]
+    wanted = Wanted.of(_GROUP, selection, list(dict.fromkeys(one.key for pair in looked_at for one in pair if one)))
     series = _series(engine, wanted, any(version.is_weighted for version in found))
-    medians = [_pair(series, version, previous) for version, previous in shown]
-    sources = _sources(engine, sorted({str(key[1]) for key in wanted.rank}))
-    verdicts = decide([pair for pair, _ in medians], min_effect)
+    medians = [_pair(series, version, previous) for version, previous in ordered]
+    verdicts = decide(medians, min_effect)  # of all, so that none depends on how many are shown
+    sources = _sources(engine, sorted({one.variant for pair in shown for one in pair if one}))
     table = [
-        _row(version, previous, verdict, pair[1], sources)
-        for (version, previous), verdict, (pair, _) in zip(shown, verdicts, medians, strict=True)
+        _row(version, previous, verdict, after, sources)
+        for (version, previous), verdict, (_, after) in zip(shown, verdicts, medians, strict=False)
     ]
-    notes = _notes([pair for (pair, _), (_, previous) in zip(medians, shown, strict=True) if previous])
+    notes = _notes([pair for pair, (_, previous) in zip(medians, shown, strict=False) if previous])
     if len(found) == MAX_VERSIONS:
         notes += (f"Only the {MAX_VERSIONS:,} versions with most time are looked at.",)
     return Table(COLUMNS, table, len(ordered) - len(shown), notes)
@@ -200,16 +202,14 @@ def _series(engine: Engine, wanted: Wanted, is_weighted: bool) -> _Series:
     return _Series(processes, points(engine, wanted, SESSION, is_weighted))
 
 
-def _pair(
-    series: _Series, version: _Version, previous: _Version | None
-) -> tuple[tuple[Floats, Floats], tuple[str, ...]]:
-    """Return the medians of the version before and of this one, and what they are of."""
+def _pair(series: _Series, version: _Version, previous: _Version | None) -> tuple[Floats, Floats]:
+    """Return the medians of the version before and of this one: of sessions where there are enough, else processes."""
     keys = (previous.key if previous else None, version.key)
     by_session = [_medians(series.sessions.get(key, [])) if key else np.empty(0) for key in keys]
     if min(map(len, by_session)) >= FEW_UNITS:
-        return (by_session[0], by_session[1]), SESSION
+        return by_session[0], by_session[1]
     by_process = [_medians(series.processes.get(key, [])) if key else np.empty(0) for key in keys]
-    return (by_process[0], by_process[1]), PROCESS
+    return by_process[0], by_process[1]
 
 
 def _medians(series: Sequence[Point]) -> Floats:

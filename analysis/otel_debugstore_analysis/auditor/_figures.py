@@ -10,7 +10,7 @@ from otel_debugstore_analysis.auditor._checks import Seen
 from otel_debugstore_analysis.auditor._intervals import NO_CALLS, Estimate, Part, mean_of, share_of
 from otel_debugstore_analysis.auditor._subjects import Subject
 from otel_debugstore_analysis.auditor._threshold import AUTO, DURATION, ERRORS, SUCCESSES, Limit
-from otel_debugstore_analysis.auditor._values import OF_CALLS, SHARES, SLOTS, Calls, Key, Over, Row
+from otel_debugstore_analysis.auditor._values import OF_CALLS, SHARES, SLOTS, Calls, Key, Over, Process, Row
 from otel_debugstore_analysis.query import Engine, Selection
 
 _RATES: Final = (ERRORS, SUCCESSES)
@@ -84,15 +84,11 @@ def seen_of(
         return Seen(limit, value, rate if failed.calls else None, failed)
     processes = figures.over.get(limit.measure, {}).get(number, [])
     if limit.statistic == "mean":
-        parts = _by_process(
-            (one.session, one.pid, Part(one.spans, one.weight, one.squares, one.total)) for one in processes
-        )
+        parts = _by_process((one.process, Part(one.spans, one.weight, one.squares, one.total)) for one in processes)
         mean, interval = mean_of(parts, sum(one.squared_total for one in processes))
         return Seen(limit, value, mean.value if mean.calls else None, mean, interval)
     slot = SLOTS.index(limit.statistic)
-    parts = _by_process(
-        (one.session, one.pid, Part(one.spans, one.weight, one.squares, one.over[slot])) for one in processes
-    )
+    parts = _by_process((one.process, Part(one.spans, one.weight, one.squares, one.over[slot])) for one in processes)
     measured = statistics_of(figures, limit.measure, number).get(limit.statistic)
     return Seen(limit, value, measured, share_of(parts))
 
@@ -111,29 +107,36 @@ def statistics_of(figures: Figures, measure: str, number: int) -> dict[str, floa
     }
 
 
-def _by_process(parts: Iterable[tuple[Any, Any, Part]]) -> list[Part]:
+def _by_process(parts: Iterable[tuple[Process, Part]]) -> list[Part]:
     """Return one part a process."""
-    found: dict[tuple[Any, Any], Part] = {}
-    for session, pid, part in parts:
-        other = found.get((session, pid))
-        found[session, pid] = part if other is None else part.plus(other)
+    found: dict[Process, Part] = {}
+    for process, part in parts:
+        other = found.get(process)
+        found[process] = part if other is None else part.plus(other)
     return list(found.values())
 
 
 def _failures(
     subject: Subject, groups: Mapping[Key, Sequence[Calls]], counted: Mapping[tuple[Any, ...], tuple[int, int]]
 ) -> Estimate:
-    """Return the share of calls that failed: exact where those that were not recorded were counted, else by weights."""
-    parts = []
+    """Return the share of calls that failed: exact where those that were not recorded were counted, else by weights.
+
+    Of counted calls the session and the process id are known: processes that share both are one there.
+    """
+    calls: dict[tuple[Any, ...], list[Calls]] = {}
     for key in subject.keys:
         for one in groups.get(key, ()):
-            many, failed = counted.get((*key[:2], one.session, one.pid), (0, 0))
-            if many:
-                calls = one.spans + many
-                part = Part(calls, float(calls), float(calls), float(one.error_spans + failed))
-            else:
-                part = Part(one.spans, one.weight, one.squares, one.errors)
-            parts.append((one.session, one.pid, part))
+            session, _, pid = one.process
+            calls.setdefault((*key[:2], session, pid), []).append(one)
+    parts: list[tuple[Process, Part]] = []
+    for where, some in calls.items():
+        many, failed = counted.get(where, (0, 0))
+        if many:
+            count = sum(one.spans for one in some) + many
+            part = Part(count, float(count), float(count), float(sum(one.error_spans for one in some) + failed))
+            parts.append((some[0].process, part))
+        else:
+            parts += [(one.process, Part(one.spans, one.weight, one.squares, one.errors)) for one in some]
     found = _by_process(parts)
     return share_of(found) if found else NO_CALLS
 

@@ -63,6 +63,7 @@ def _finding(result: AuditResult, checks: Sequence[Check], tests: Sequence[str])
         confidence=max((_confidence(check) for check in failed), default=0.0),
         seen_ns=result.seen_ns,
         recorded_as=result.recorded_as,
+        kept=tuple(check.name for check in result.checks if check.verdict == "pass"),
     )
 
 

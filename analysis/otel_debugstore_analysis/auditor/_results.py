@@ -89,7 +89,7 @@ def _metrics(
 ) -> dict[str, float | None]:
     found: dict[str, float | None] = {
         "calls": round(sum(one.weight for one in calls)),
-        "processes": len({(one.session, one.pid) for one in calls}),
+        "processes": len({one.process for one in calls}),
     }
     for statistic, value in statistics_of(figures, DURATION, number).items():
         found[f"{statistic}_ms"] = None if value is None else value / 1e6

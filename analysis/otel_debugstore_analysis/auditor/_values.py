@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from otel_debugstore_analysis.analyses._points import PROCESS
 from otel_debugstore_analysis.auditor._threshold import SUM
 from otel_debugstore_analysis.query import Engine, Selection, tables
 from otel_debugstore_analysis.query._counted import counted, is_counted_by
@@ -20,14 +21,17 @@ if TYPE_CHECKING:
 
 Key = tuple[str, ...]
 """The values of the columns that spans are grouped by; "" where there is none."""
+Process = tuple[Any, ...]
+"""The values of `PROCESS`."""
 
 COMPONENT: Final = ("layer", "component", "variant")
 OF_CALLS: Final = ("duration_ns", "cpu_ns", "cpu_percent", "memory_peak_bytes")
 """Measures that each call has; they are asked for together."""
 SLOTS: Final = ("p50", "p95", "p99", "max")
 SHARES: Final = (0.5, 0.95, 0.99)
-_PROCESS: Final = ("session", "pid")
-_FIRST: Final = 3
+_COUNTED_BY: Final = ("session", "pid")
+"""What is known of the process of counted calls."""
+_FIRST: Final = 1 + len(PROCESS)
 _WIDTH: Final = 7 + len(SLOTS)
 """Columns of a measure in `_over`, after the first ones."""
 _FIELD: Final = "\x1f"
@@ -37,8 +41,7 @@ _ESCAPES: Final = (("%", "%25"), (_FIELD, "%1F"))
 class Calls(NamedTuple):
     """The calls of a group in one process: how many, their weights, and when the first and the last began."""
 
-    session: str | None
-    pid: int | None
+    process: Process
     spans: int
     weight: float
     squares: float
@@ -59,8 +62,7 @@ class Over(NamedTuple):
         largest: The largest value, and the trace that it is in.
     """
 
-    session: str | None
-    pid: int | None
+    process: Process
     spans: int
     weight: float
     squares: float
@@ -83,8 +85,9 @@ def calls(engine: Engine, columns: Sequence[str], selection: Selection) -> dict[
     """Return by group what its processes called."""
     found: dict[Key, list[Calls]] = {}
     rows = tables.run(engine, _calls, tuple(columns), selection.filter, **selection.parameters)
+    first = len(columns) + len(PROCESS)
     for row in rows:
-        found.setdefault(row[: len(columns)], []).append(Calls(*row[len(columns) :]))
+        found.setdefault(row[: len(columns)], []).append(Calls(row[len(columns) : first], *row[first:]))
     return found
 
 
@@ -113,12 +116,12 @@ def over(
     parameters = {**selection.parameters, "given": _texts(rows)}
     found: list[dict[int, list[Over]]] = [{} for _ in measures]
     for row in tables.run(engine, _over, tuple(measures), tuple(columns), selection.filter, **parameters):
-        subject, session, pid = row[:_FIRST]
+        subject, *process = row[:_FIRST]
         for place, of_measure in enumerate(found):
             first = _FIRST + place * _WIDTH
             if row[first]:
                 spans, weight, squares, total, squared, *above, largest, trace_id = row[first : first + _WIDTH]
-                values = Over(session, pid, spans, weight, squares, total, squared, tuple(above), largest, trace_id)
+                values = Over(tuple(process), spans, weight, squares, total, squared, tuple(above), largest, trace_id)
                 of_measure.setdefault(subject, []).append(values)
     return found
 
@@ -146,7 +149,7 @@ def quantiles(
 def _calls(columns: tuple[str, ...], shape: Filter) -> ir.Table:
     spans = _spans(columns, shape)
     is_error = spans.status == "ERROR"
-    groups = spans.group_by(*columns, *_PROCESS).aggregate(
+    groups = spans.group_by(*columns, *PROCESS).aggregate(
         spans=spans.count(),
         weight=spans.sample_weight.sum(),
         squares=(spans.sample_weight * spans.sample_weight).sum(),
@@ -157,12 +160,12 @@ def _calls(columns: tuple[str, ...], shape: Filter) -> ir.Table:
         last_ns=spans.start_ns.max(),
         error_trace=spans.trace_id.max(where=is_error),
     )
-    return groups.select(*columns, *Calls._fields)
+    return groups.select(*columns, *PROCESS, *Calls._fields[1:])
 
 
 def _counted(shape: Filter) -> ir.Table:
-    groups = counted((*COMPONENT[:2], *_PROCESS), shape)
-    return groups.select(*COMPONENT[:2], *_PROCESS, "call_count", "error_count")
+    groups = counted((*COMPONENT[:2], *_COUNTED_BY), shape)
+    return groups.select(*COMPONENT[:2], *_COUNTED_BY, "call_count", "error_count")
 
 
 def _over(measures: tuple[str, ...], columns: tuple[str, ...], shape: Filter) -> ir.Table:
@@ -182,7 +185,7 @@ def _over(measures: tuple[str, ...], columns: tuple[str, ...], shape: Filter) ->
             found[f"over_{place}_{slot}"] = weight.sum(where=is_above).fill_null(0.0)
         found[f"largest_{place}"] = value.max()
         found[f"trace_{place}"] = values.trace_id.argmax(value)
-    return values.group_by("subject", *_PROCESS).aggregate(**found).select("subject", *_PROCESS, *found)
+    return values.group_by("subject", *PROCESS).aggregate(**found).select("subject", *PROCESS, *found)
 
 
 def _quantiles(measures: tuple[str, ...], columns: tuple[str, ...], shape: Filter, is_weighted: bool) -> ir.Table:
@@ -212,12 +215,12 @@ def _wanted(measures: tuple[str, ...], columns: tuple[str, ...], shape: Filter, 
     values, rows = _values(measures, columns, shape), _rows(columns, limits)
     joined = values.inner_join(rows, [values[column] == rows[f"key_{n}"] for n, column in enumerate(columns)])
     names = (*(f"value_{place}" for place in range(len(measures))), *(f"limit_{place}" for place in range(limits)))
-    return joined.select("subject", *_PROCESS, "trace_id", "weight", *names)
+    return joined.select("subject", *PROCESS, "trace_id", "weight", *names)
 
 
 def _values(measures: tuple[str, ...], columns: tuple[str, ...], shape: Filter) -> ir.Table:
     """Return the values of measures: one a call, one a caller, or one a trace."""
-    kept = (*columns, *_PROCESS, "trace_id")
+    kept = (*columns, *PROCESS, "trace_id")
     if set(measures) <= set(OF_CALLS):
         spans = _spans(columns, shape)
         found = {f"value_{place}": _value(measure, spans) for place, measure in enumerate(measures)}
@@ -232,7 +235,8 @@ def _values(measures: tuple[str, ...], columns: tuple[str, ...], shape: Filter) 
         spans = _spans(columns, shape, (attribute,))
         value = spans[attribute].try_cast("float64")
         traces = spans.filter(value.notnull()).group_by(*columns, "session", "trace_id")
-        sums = traces.aggregate(value_0=(value * spans.sample_weight).sum(), pid=spans.pid.min())
+        first = {column: spans[column].argmin(spans.start_ns) for column in PROCESS[1:]}
+        sums = traces.aggregate(value_0=(value * spans.sample_weight).sum(), **first)
     return sums.select(*kept, "value_0", weight=sums.value_0 * 0.0 + 1.0)
 
 
@@ -244,7 +248,7 @@ def _value(measure: str, spans: ir.Table) -> ir.Value:
 
 def _spans(columns: tuple[str, ...], shape: Filter, further: tuple[str, ...] = ()) -> ir.Table:
     """Return the selected spans, with "" where one of the columns has nothing."""
-    attributes = attributes_among((*columns, *shape.fields, *further))
+    attributes = attributes_among((*columns, *shape.fields, *further, *PROCESS))
     spans = shape.apply(tables.spans(attributes))
     return spans.mutate(**{column: spans[column].fill_null("") for column in columns})
 

@@ -17,13 +17,15 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
 
 from otel_debugstore_analysis.benchmark import _timing
 from otel_debugstore_analysis.benchmark._comparing import Comparing
 from otel_debugstore_analysis.benchmark._outcome import error_name, outcome_of, said
 from otel_debugstore_analysis.benchmark._subjects import CALL, FORKED, SETUP, SIDES, FailedError
 from otel_debugstore_analysis.benchmark.model import Job, Outcome
+from otel_debugstore_analysis.processes import keeper
 
 _PR_SET_PDEATHSIG: Final = 1
 _TRIES: Final = 4
@@ -241,9 +243,33 @@ def _prepare_process(page: mmap.mmap) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def keep_serving(serve_: Callable[[], None], status: int, control: int) -> NoReturn:
+    """Serve in a fork of this process, which ends whatever that leaves behind, and then itself.
+
+    Args:
+        serve_: What the fork does.
+        status, control: File descriptors, as `keeper.keep` has them.
+    """
+
+    def run() -> None:
+        os.close(status)
+        serve_()
+        os._exit(0)
+
+    try:
+        keeper.keep(status, control, run)
+    finally:
+        os._exit(0)
+
+
 def main() -> None:
-    """Serve, in a fresh interpreter: the arguments are descriptors, and the job comes first."""
-    requests, answers, state = (int(text) for text in sys.argv[1:4])
+    """Serve, in a fresh interpreter: the arguments are descriptors."""
+    requests, answers, state, status, control = (int(text) for text in sys.argv[1:6])
+    keep_serving(functools.partial(_receive_and_serve, requests, answers, state), status, control)
+
+
+def _receive_and_serve(requests: int, answers: int, state: int) -> None:
+    """Serve; the job comes first."""
     with os.fdopen(os.dup(requests), "rb", buffering=0) as first:
         size = int(first.read(16))
         data = b""
@@ -258,7 +284,6 @@ def main() -> None:
             _write(answers, json.dumps(answer).encode() + b"\n")
             return
     serve(job, requests, answers, state)
-    os._exit(0)
 
 
 def call_often(file: str, side: str, case: str, calls: str) -> None:

@@ -1,13 +1,16 @@
 """Processes that measure, seen from the one that asks: started, asked with a limit of time, and ended with all they
 left.
 
-A worker has a session of its own, so nothing that it runs has the user's terminal. It is ended by SIGKILL to its
-group, to its descendants, and to whatever carries its mark in the environment.
+A worker has a session of its own, so nothing that it runs has the user's terminal. Another process watches over it,
+as over a command (`processes.keeper`): on Linux it adopts what the worker leaves behind, and ends it by SIGKILL, also
+when this process is gone. Elsewhere its group and its descendants are ended. And everywhere in Linux what carries its
+mark in the environment is, in case that a function ended the process that watches.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import mmap
 import os
@@ -31,6 +34,7 @@ from otel_debugstore_analysis.benchmark.model import Job
 _MARK: Final = "_OTEL_DEBUGSTORE_BENCHMARK"
 _POLL_S: Final = 0.25
 _START_S: Final = 60.0
+_END_S: Final = 15.0
 _BOOT: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
     "from otel_debugstore_analysis.benchmark._worker import main; main()"
@@ -77,15 +81,21 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         requests, self._requests = os.pipe()
         self._answers, answers = os.pipe()
+        self._status, status = os.pipe()
+        control, self._control = os.pipe()
         self._unread = b""
+        self._said = b""
         try:
-            if forked:
-                self.pid = self._fork(requests, answers, environment or {})
-            else:
-                self.pid = self._start(requests, answers, environment or {})
+            start = self._fork if forked else self._start
+            self._keeper = start((requests, answers, status, control), environment or {})
         finally:
-            os.close(requests)
-            os.close(answers)
+            for descriptor in (requests, answers, status, control):
+                os.close(descriptor)
+
+    @property
+    def pid(self) -> int:
+        """The process that measures; 0 if it did not start."""
+        return int(next(iter(self._heard(1)), b"0"))
 
     def __enter__(self) -> WorkerProcess:
         return self
@@ -113,22 +123,23 @@ class WorkerProcess:
         if self._state.closed:
             return
         self._kill()
-        for descriptor in (self._requests, self._answers):
+        for descriptor in (self._requests, self._answers, self._status):
             os.close(descriptor)
         self._state.close()
         self._state_file.close()
 
-    def _start(self, requests: int, answers: int, environment: Mapping[str, str]) -> int:
-        state = self._state_file.fileno()
+    def _start(self, descriptors: tuple[int, int, int, int], environment: Mapping[str, str]) -> int:
+        requests, answers, status, control = descriptors
+        passed = (requests, answers, self._state_file.fileno(), status, control)
         paths = [os.path.abspath(path or ".") for path in sys.path]  # noqa: PTH100
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, json.dumps(paths), *map(str, (requests, answers, state))],
+            [sys.executable, "-P", "-c", _BOOT, json.dumps(paths), *map(str, passed)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=self._job.cwd,
             env={**os.environ, "OTEL_SDK_DISABLED": "true", **environment, _MARK: self._mark},
-            pass_fds=(requests, answers, state),
+            pass_fds=passed,
             start_new_session=True,
         )
         self._process = process
@@ -142,7 +153,8 @@ class WorkerProcess:
         while view:
             view = view[os.write(self._requests, view) :]
 
-    def _fork(self, requests: int, answers: int, environment: Mapping[str, str]) -> int:
+    def _fork(self, descriptors: tuple[int, int, int, int], environment: Mapping[str, str]) -> int:
+        requests, answers, status, control = descriptors
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
@@ -153,11 +165,13 @@ class WorkerProcess:
                 os.setsid()
                 os.environ.update(environment)
                 os.environ[_MARK] = self._mark
-                os.close(self._requests)
-                os.close(self._answers)
+                for descriptor in (self._requests, self._answers, self._status, self._control):
+                    os.close(descriptor)
                 if self._job.cwd is not None:
                     os.chdir(self._job.cwd)
-                _worker.serve(self._job, requests, answers, self._state_file.fileno())
+                state = self._state_file.fileno()
+                serve = functools.partial(_worker.serve, self._job, requests, answers, state)
+                _worker.keep_serving(serve, status, control)
             finally:
                 os._exit(0)
         return pid
@@ -188,7 +202,20 @@ class WorkerProcess:
         return self._timeout_s if self._where()[1] == _subjects.CALL else max(self._timeout_s, _START_S)
 
     def _has_ended(self) -> WorkerFailedError:
-        return self._blamed(f"ended its process ({_ending(self._reap())})")
+        codes = self._heard(2, _END_S)[1:2]
+        return self._blamed(f"ended its process ({_ending(int(codes[0]) if codes else None)})")
+
+    def _heard(self, count: int, timeout_s: float = _START_S) -> list[bytes]:
+        """Return the lines that the process which watches wrote, once there are so many: the process, how it ended."""
+        until = time.monotonic() + timeout_s
+        while self._said.count(b"\n") < count:
+            if not select.select([self._status], [], [], max(until - time.monotonic(), 0.0))[0]:
+                break
+            data = os.read(self._status, 1 << 16)
+            if not data:
+                break
+            self._said += data
+        return self._said.split(b"\n")[:-1]
 
     def _blamed(self, what: str) -> WorkerFailedError:
         """Return what is wrong with the function that was running."""
@@ -208,26 +235,30 @@ class WorkerProcess:
         return WorkerFailedError(f"The {SIDES[side]} {what}, with an input of class {label!r}.", side, case)
 
     def _kill(self) -> None:
+        if sys.platform != "linux":
+            self._kill_known()
+        _send(self._keeper, signal.SIGCONT)  # a function may have stopped it
+        os.close(self._control)
+        self._heard(sys.maxsize, _END_S)  # until it has ended
+        _send(self._keeper, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+        else:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._keeper, 0)
+        for pid in _marked(self._mark):
+            _send(pid, signal.SIGKILL)
+
+    def _kill_known(self) -> None:
+        """End its group and its descendants: here nobody adopts what it leaves behind."""
         import psutil
 
-        found: list[int] = []
         with contextlib.suppress(psutil.Error):
-            found = [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
+            for child in psutil.Process(self._keeper).children(recursive=True):
+                _send(child.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        for pid in found:
-            _kill(pid)
-        self._reap()
-        for pid in _marked(self._mark):
-            _kill(pid)
-
-    def _reap(self) -> int | None:
-        """Wait for the process, and return how it ended: as `subprocess` has it; None where that is not known."""
-        if self._process is not None:
-            return self._process.wait()
-        with contextlib.suppress(ChildProcessError):
-            return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return None
+            if pid := self.pid:
+                os.killpg(pid, signal.SIGKILL)
 
 
 def _answer_to(nonce: str, line: bytes) -> dict[str, Any]:
@@ -244,9 +275,9 @@ def _answer_to(nonce: str, line: bytes) -> dict[str, Any]:
     return answer
 
 
-def _kill(pid: int) -> None:
+def _send(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 def _marked(mark: str) -> list[int]:

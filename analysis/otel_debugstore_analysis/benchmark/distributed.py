@@ -15,6 +15,7 @@ hold of others, as long as they are few.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import statistics
@@ -41,6 +42,9 @@ from otel_debugstore_analysis.benchmark.results import Comparison, Memory
 if TYPE_CHECKING:
     from distributed import Client
 
+_FIRST_WORKER_S: Final = 10.0
+"""A client that has just connected may not know the workers that there are, and a scheduler may have lost sight of them
+for a moment."""
 _INSTALL: Final = "Spreading over hosts needs dask: pip install 'otel-debugstore[distributed]'."
 
 
@@ -154,7 +158,11 @@ def decided_in_blocks(blocks: Sequence[Sequence[float]], options: BenchmarkOptio
 def _places(client: Client, blocks: str) -> dict[str, str]:
     """Return the addresses of the workers that measure, by the names of their blocks."""
     try:
-        workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+        workers = _workers(client)
+        if not workers:
+            with contextlib.suppress(TimeoutError):
+                client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
+            workers = _workers(client)
     except AttributeError as error:
         raise ConfigurationError(f"{client!r} is no client of a cluster. {_INSTALL}") from error
     if not workers:
@@ -163,6 +171,11 @@ def _places(client: Client, blocks: str) -> dict[str, str]:
     for address, worker in sorted(workers.items()):
         places.setdefault(str(worker["host"]) if blocks == "host" else address, address)
     return places
+
+
+def _workers(client: Client) -> dict[str, Any]:
+    found: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return found
 
 
 def _gathered(futures: dict[str, Any]) -> tuple[dict[str, Comparison], list[str]]:

@@ -92,12 +92,13 @@ def notes_of(tables: Tables, views: Mapping[str, View]) -> list[str]:
     return notes if notes or any(tables[name].rows for name in views) else ["Nothing of the kind was found."]
 
 
-def as_json(analysis: str, tables: Tables) -> str:
-    """Return an answer as JSON with a line a row."""
+def as_json(analysis: str, tables: Tables, command: str = "") -> str:
+    """Return an answer as JSON with a line a row; with the command that prints all of it, if there is one to name."""
     parts = []
     for name, table in tables.items():
         rows = ",\n".join(f"        {json_text(row)}" for row in dicts(table))
         body = f"[\n{rows}\n      ]" if rows else "[]"
         rest = f'"left_out": {json_text(table.left_out)}, "notes": {json_text(list(table.notes))}'
         parts.append(f'    {json_text(name)}: {{\n      "rows": {body},\n      {rest}\n    }}')
-    return f'{{\n  "analysis": {json_text(analysis)},\n  "tables": {{\n' + ",\n".join(parts) + "\n  }\n}\n"
+    end = f',\n  "command": {json_text(command)}\n}}\n' if command else "\n}\n"
+    return f'{{\n  "analysis": {json_text(analysis)},\n  "tables": {{\n' + ",\n".join(parts) + "\n  }" + end

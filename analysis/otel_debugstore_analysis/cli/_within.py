@@ -72,6 +72,8 @@ def _fitted(answer: Answer, max_tokens: int) -> str | None:
     def text(sections: Sequence[Section], taken: Sequence[int], rest: str) -> str:
         counts = {section.name: items for section, items in zip(sections, taken, strict=True)}
         kept = {name: cut_to(table, counts.get(name, len(table.rows))) for name, table in answer.tables.items()}
+        if answer.output_format == "json":
+            return as_json(answer.analysis, kept, rest)
         return _text(answer._replace(tables=kept)) + (f"{_BESIDE}{rest}" if answer.output_format == "csv" else rest)
 
     def section(name: str, table: Table) -> Section:
@@ -79,13 +81,11 @@ def _fitted(answer: Answer, max_tokens: int) -> str | None:
         return Section(Tier.EVIDENCE, name, "", ("",) * len(table.rows), answer.command, further=further)
 
     sections = [section(name, answer.tables[name]) for name in answer.printed]
-    ways = () if answer.output_format == "json" else (_listed, _summed)  # its tables have the numbers
+    ways = (_fetched,) if answer.output_format == "json" else (_listed, _summed)  # JSON's tables have the numbers
     return fit(sections, max_tokens, Layout(text, (*ways, _unsaid, _unsaid), lambda _, tokens: "")) or None
 
 
 def _text(answer: Answer) -> str:
-    if answer.output_format == "json":
-        return as_json(answer.analysis, answer.tables)
     if answer.output_format == "csv":
         return text_of(answer.tables[next(iter(answer.views))], "csv")
     parts = []
@@ -102,6 +102,10 @@ def _listed(rest: Sequence[LeftOut]) -> str:
         f"{count:,} rows of {section.name} are left out{f': {section.command}' if section.command else '.'}\n"
         for section, count in rest
     )
+
+
+def _fetched(rest: Sequence[LeftOut]) -> str:
+    return next((section.command for section, _ in rest), "")
 
 
 def _summed(rest: Sequence[LeftOut]) -> str:

@@ -33,7 +33,7 @@ _HISTORY: Final = (
 
 
 class _Percent(click.ParamType[float]):
-    """A share, written as "5%" or "5"."""
+    """A share, written as "5%" or "5"; less than 1 has to have its sign, since elsewhere 0.05 is 5%."""
 
     name = "percent"
 
@@ -44,6 +44,8 @@ class _Percent(click.ParamType[float]):
             share = float(str(value).removesuffix("%")) / 100
         except ValueError:
             self.fail(f"{value!r} is no percentage; write 5%.", param, ctx)
+        if 0 < share < 0.01 and not str(value).endswith("%"):
+            self.fail(f"{value!r} might be a percentage or a share; write {value}% for the one.", param, ctx)
         if not 0 < share < 10:
             self.fail(f"{value!r} is no difference to be found; write one such as 5%.", param, ctx)
         return share

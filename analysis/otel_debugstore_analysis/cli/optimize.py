@@ -11,6 +11,7 @@ from otel_debugstore_analysis.cli._errors import Findings
 from otel_debugstore_analysis.cli._options import base_path, data_dir_option
 from otel_debugstore_analysis.cli._output import remark, show_json
 from otel_debugstore_analysis.cli._progress import progress_bar
+from otel_debugstore_analysis.cli._values import FunctionName
 from otel_debugstore_analysis.cli.replay import show_replay
 from otel_debugstore_analysis.text import printable
 
@@ -37,8 +38,13 @@ if TYPE_CHECKING:
     help="The project's directory; by default the current one.",
 )
 @click.option("--tests", metavar="CMD", help="The command that runs the tests; by default that of the item.")
-@click.option("--setup", metavar="PKG.MOD:FUNC", help="Called before recorded calls, in every process that makes some.")
-@click.option("--teardown", metavar="PKG.MOD:FUNC", help="Called after them.")
+@click.option(
+    "--setup",
+    type=FunctionName(),
+    metavar="PKG.MOD:FUNC",
+    help="Called before recorded calls, in every process that makes some.",
+)
+@click.option("--teardown", type=FunctionName(), metavar="PKG.MOD:FUNC", help="Called after them.")
 @click.option("--tolerance", type=click.FloatRange(0), metavar="SHARE", help="How far numbers in results may differ.")
 @click.option(
     "--seconds",
@@ -116,7 +122,10 @@ def _show(found: Optimization, output_format: str) -> None:
         )
         return
     if not found.attempts:
-        remark("The optimizer proposed nothing; the item is open again.")
+        remark(
+            "The optimizer proposed nothing; the item is open again. The included one rewrites only what is declared "
+            "pure=True, where recorded calls repeat; another one is named by --with."
+        )
     for attempt in found.attempts:
         click.echo(printable(f"{'proven' if attempt.is_proven else 'rejected'}: {attempt.candidate.title}"))
         click.echo(printable(f"  {attempt.why}"))

@@ -10,6 +10,7 @@ from otel_debugstore_analysis.cli._errors import Findings
 from otel_debugstore_analysis.cli._options import Scope, reading_options
 from otel_debugstore_analysis.cli._output import format_option, remark, show, show_json
 from otel_debugstore_analysis.cli._progress import progress_bar
+from otel_debugstore_analysis.cli._values import FunctionName, Share
 from otel_debugstore_analysis.text import printable
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _GOOD: Final = ("faster", "equal")
 
 @click.command()
 @click.argument("component")
-@click.option("--candidate", required=True, metavar="PKG.MOD:FUNC", help="The changed code.")
+@click.option("--candidate", required=True, type=FunctionName(), metavar="PKG.MOD:FUNC", help="The changed code.")
 @click.option(
     "--path",
     "paths",
@@ -30,8 +31,13 @@ _GOOD: Final = ("faster", "equal")
     type=click.Path(exists=True, file_okay=False, resolve_path=True),
     help="Where modules are looked for first; then where they were when they were recorded. May be repeated.",
 )
-@click.option("--setup", metavar="PKG.MOD:FUNC", help="Called before the calls, in every process that makes some.")
-@click.option("--teardown", metavar="PKG.MOD:FUNC", help="Called after them.")
+@click.option(
+    "--setup",
+    type=FunctionName(),
+    metavar="PKG.MOD:FUNC",
+    help="Called before the calls, in every process that makes some.",
+)
+@click.option("--teardown", type=FunctionName(), metavar="PKG.MOD:FUNC", help="Called after them.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(0),
@@ -40,14 +46,19 @@ _GOOD: Final = ("faster", "equal")
 )
 @click.option(
     "--min-effect",
-    type=click.FloatRange(0, 1),
-    default=0.03,
+    type=Share(),
+    default="3%",
     show_default=True,
     metavar="SHARE",
-    help="The least difference that counts.",
+    help="The least difference that counts: 3% or 0.03.",
 )
 @click.option(
-    "--inputs", type=click.IntRange(1), default=60, show_default=True, metavar="N", help="How many inputs, about."
+    "--inputs",
+    type=click.IntRange(1),
+    default=60,
+    show_default=True,
+    metavar="N",
+    help="How many inputs of all classes, about; those of the recorded sequence are added.",
 )
 @click.option(
     "--seconds",

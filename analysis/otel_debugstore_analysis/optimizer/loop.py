@@ -22,12 +22,18 @@ from otel_debugstore_analysis.optimizer.patch import make_patch
 from otel_debugstore_analysis.optimizer.protocol import Candidate, Optimizer, OptimizerError, Task
 from otel_debugstore_analysis.optimizer.results import Attempt, Optimization, OptimizeOptions
 from otel_debugstore_analysis.optimizer.scratch import Scratch, write_files
-from otel_debugstore_analysis.optimizer.testing import decides, run_tests, said
+from otel_debugstore_analysis.optimizer.testing import command_in_copy, decides, run_tests, said
 from otel_debugstore_analysis.processes import Outcome
 from otel_debugstore_analysis.query import DuckDBEngine
 from otel_debugstore_analysis.queue import Evidence, OptimizationQueue, QueueItem, package
 from otel_debugstore_analysis.replay import Recorded, Replay, recorded_calls, replay
-from otel_debugstore_analysis.replay.replaying import baseline_of, import_root, located, require_permission
+from otel_debugstore_analysis.replay.replaying import (
+    baseline_of,
+    import_root,
+    located,
+    require_calls,
+    require_permission,
+)
 from otel_debugstore_analysis.replay.request import Side
 from otel_debugstore_exporters.reader import SessionReader
 
@@ -61,8 +67,7 @@ def optimize(
         is_named = which in (item.component, item.recorded_name)
         asked = options.replay.asked_by_name or is_named or options.replay.setup is not None
         require_permission(recorded, asked_by_name=asked)
-        if not recorded.calls:
-            raise NotReplayableError(f"No call of {item.component!r} can be run again, so nothing could be proven.")
+        require_calls(recorded)
         options = replace(options, replay=replace(options.replay, asked_by_name=asked))
         return _Optimizing(queue, item, by, optimizer, options, recorded, engine).run()
 
@@ -88,7 +93,7 @@ class _Optimizing:
         self._recorded = recorded
         self._engine = engine
         self._project = options.project.resolve()
-        self._tests = options.tests if options.tests is not None else tuple(item.tests)
+        self._tests = command_in_copy(options.tests if options.tests is not None else item.tests, self._project)
 
     def run(self) -> Optimization:
         """Ask for candidates, and try them, one after the other, until one holds.

@@ -4,12 +4,18 @@ Each is proposed only where recorded calls say that it would pay:
 - a cache around a function, where a process called it again with inputs that it had before, their results were equal
   every time, arguments can be keys of a cache, and results can't be changed by whoever gets them;
 - a call made once, where a function calls a pure one again and again with the same arguments.
+
+What a call took on a busy machine is mostly that it waited for the processor, which no rewrite saves. So calls of a
+pure function with equal inputs count with the median of their durations; and what calls below a function took is held
+against its CPU time, too.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import ibis.expr.types as ir
@@ -79,14 +85,18 @@ class Cache(NamedTuple):
 def cache_that_pays(calls: Sequence[RecordedCall]) -> Cache | None:
     """Return the cache that recorded calls of a pure function would have had use of; None if it would not pay."""
     outputs: dict[str, set[str | None]] = defaultdict(set)
+    durations: dict[str, list[int]] = defaultdict(list)
+    for call in calls:
+        durations[call.input.digest].append(call.duration_ns)
+    typical_ns = {digest: statistics.median(found) for digest, found in durations.items()}
     seen: dict[tuple[str, int | None], set[str]] = defaultdict(set)
-    repeated_ns, total_ns, repeats = 0, 0, 0
+    repeated_ns, total_ns, repeats = 0.0, 0.0, 0
     for call in calls:
         outputs[call.input.digest].add(call.error or call.output_digest)
         known = seen[call.session, call.pid]
-        total_ns += call.duration_ns
+        total_ns += typical_ns[call.input.digest]
         if call.input.digest in known and call.error is None:
-            repeated_ns += call.duration_ns
+            repeated_ns += typical_ns[call.input.digest]
             repeats += 1
         known.add(call.input.digest)
     if not repeats or repeated_ns / repeats < MIN_CALL_NS or repeated_ns < MIN_SHARE * total_ns:
@@ -103,7 +113,7 @@ def cache_that_pays(calls: Sequence[RecordedCall]) -> Cache | None:
 
 class Repeat(NamedTuple):
     """Calls of a pure function with the same arguments, below one call: its name, and the share of the time they
-    took."""
+    took, or of the CPU time where that is more."""
 
     called: str
     share: float
@@ -115,6 +125,7 @@ class _Child(NamedTuple):
     component: str
     parent_id: str
     duration_ns: int | None
+    cpu_ns: int | None
     status: str
     digest: str | None
     pure: str | None
@@ -125,30 +136,40 @@ def repeated_calls(task: Task) -> list[Repeat]:
     """Return which pure functions the component calls again with the same arguments, where it costs it enough time."""
     rows = tables.run(task.engine, _children, _MAX_CHILDREN, component=task.recorded.component)
     children = [_Child(*row) for row in rows]
-    total_ns = sum(call.duration_ns for call in task.recorded.calls if not call.is_nested)
+    own = [call for call in task.recorded.calls if not call.is_nested]
     by_name: dict[str, list[_Child]] = defaultdict(list)
     for child in children:
         by_name[(child.function or "").rpartition(".")[2]].append(child)
     found = []
     for name, calls in by_name.items():
         is_pure = all((child.pure or "").lower() == "true" and child.status != "ERROR" for child in calls)
-        if name and is_pure and total_ns:
-            share = _repeated_ns(calls) / total_ns
+        if name and is_pure:
+            again = _repeated(calls)
+            share = max(_share(again, own, attrgetter(column)) for column in ("duration_ns", "cpu_ns"))
             if share >= MIN_SHARE:
                 found.append(Repeat(name, min(share, 1.0)))
     return found
 
 
-def _repeated_ns(calls: Sequence[_Child]) -> int:
+def _repeated(calls: Sequence[_Child]) -> list[_Child]:
+    """Return the calls whose caller had made one with the same arguments before."""
     seen: set[tuple[str, str]] = set()
-    repeated_ns = 0
+    found = []
     for child in calls:
         if child.digest is None:
             continue
         if (child.parent_id, child.digest) in seen:
-            repeated_ns += child.duration_ns or 0
+            found.append(child)
         seen.add((child.parent_id, child.digest))
-    return repeated_ns
+    return found
+
+
+def _share(
+    part: Sequence[_Child], whole: Sequence[RecordedCall], time_of: Callable[[_Child | RecordedCall], int | None]
+) -> float:
+    """Return which share of the time of some calls is that of others; 0 where it is not known."""
+    total = sum(time_of(call) or 0 for call in whole)
+    return sum(time_of(call) or 0 for call in part) / total if total else 0.0
 
 
 def _children(limit: int) -> ir.Table:
@@ -158,7 +179,7 @@ def _children(limit: int) -> ir.Table:
     parents = parents.filter(parents.component == tables.parameter("component"))
     callers = parents.select(caller_trace="trace_id", caller="span_id")
     found = spans.join(callers, [spans.trace_id == callers.caller_trace, spans.parent_id == callers.caller])
-    columns = ("component", "parent_id", "duration_ns", "status", digest, pure, function)
+    columns = ("component", "parent_id", "duration_ns", "cpu_ns", "status", digest, pure, function)
     return found.filter(found.component != tables.parameter("component")).select(*columns).limit(limit)
 
 

@@ -169,6 +169,14 @@ class Scratch(Closing):
                 yield path
 
 
+def lies_apart(path: Path, project: Path) -> bool:
+    """Return whether a path within a project is none of its own files, but of an environment or the like."""
+    around = [path, *path.parents]
+    return any(
+        each.name in _LEFT_OUT or (each / "pyvenv.cfg").exists() for each in around[: -len((project / "x").parents)]
+    )
+
+
 def write_files(folder: Path, files: Mapping[str, str | None]) -> None:
     """Write texts into files below a folder, with the ends of lines that they have; where one is None, remove the file.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
-from otel_debugstore_analysis.optimizer.scratch import Scratch
-from otel_debugstore_analysis.processes import Outcome, run_command
+from otel_debugstore_analysis.optimizer.scratch import Scratch, lies_apart
+from otel_debugstore_analysis.processes import Outcome, command_of_tests, run_command
 
 _FOLDERS: Final = ("test", "tests")
 _FILES: Final = ("test*.py", "*_test.py", "tests.py", "conftest.py")
@@ -19,6 +20,9 @@ _SETTINGS: Final = (
     *("noxfile.py", "Makefile", "makefile", "GNUmakefile", ".coveragerc"),
     *("sitecustomize.py", "usercustomize.py"),
 )
+_ENDS: Final = r"\s=:,;\"'()&|<>"
+"""What ends a path within a word."""
+_ADDOPTS: Final = "PYTEST_ADDOPTS"
 _MAX_SAID: Final = 400
 
 
@@ -67,6 +71,27 @@ def _words(command: Sequence[str]) -> Iterator[str]:
             yield word
 
 
+def command_in_copy(command: Sequence[str], project: Path) -> tuple[str, ...]:
+    """Return the command that runs the tests of a copy of a project, in whose folder it is run.
+
+    What it names of the project by absolute paths is named within the folder: the project's own tests would import the
+    project's own code, whatever a candidate changes in the copy. A program without a path is the one beside this Python
+    (`command_of_tests`).
+    """
+    return tuple(command_of_tests([_in_copy(word, project) for word in command]))
+
+
+def _in_copy(text: str, project: Path) -> str:
+    def relative(found: re.Match[str]) -> str:
+        for path in (Path(os.path.normpath(found[0])), Path(found[0]).resolve()):
+            if path.is_relative_to(project):
+                return found[0] if lies_apart(path, project) else f"./{path.relative_to(project).as_posix()}"
+        return found[0]
+
+    begins = rf"(?:^|(?<=[{_ENDS}])|(?<=^-\w))"
+    return re.sub(rf"{begins}(?:{re.escape(str(project))}(?![^/{_ENDS}])|/)[^{_ENDS}]*", relative, text)
+
+
 def run_tests(command: Sequence[str], scratch: Scratch, root: str, timeout_s: float) -> Outcome:
     """Run the tests in a copy of a project, with its modules.
 
@@ -83,10 +108,13 @@ def run_tests(command: Sequence[str], scratch: Scratch, root: str, timeout_s: fl
         *(str(scratch.path_of(path) or path) for path in outer if path),
     ]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "_OTEL_"))}
+    kept["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    if _ADDOPTS in kept:
+        kept[_ADDOPTS] = _in_copy(kept[_ADDOPTS], scratch.project)
     return run_command(
         command,
         cwd=scratch.folder,
-        environment=kept | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+        environment=kept,
         timeout_s=timeout_s,
     )
 

@@ -1,9 +1,10 @@
 """Runs a command, and keeps hold of all that it starts: `python -I -S keeper.py STATUS CONTROL PROGRAM ARGUMENTS...`.
 
-The command has a session of its own. On Linux a process whose parent has ended becomes a child of this one, so that
-nothing gets out of sight, whatever it did to its group and its environment. To STATUS a line is written with the
-command's process, or why it could not be started (`!ERRNO`); and one with how it ended, as `subprocess` has it. When
-CONTROL is closed, as it is when whoever asked for the command has ended, all that is left is ended by SIGKILL.
+Processes that measure are kept in the same way (`keep`). The command has a session of its own. On Linux a process whose
+parent has ended becomes a child of this one, so that nothing gets out of sight, whatever it did to its group and its
+environment. To STATUS a line is written with the command's process, or why it could not be started (`!ERRNO`); and one
+with how it ended, as `subprocess` has it. When CONTROL is closed, as it is when whoever asked for the command has
+ended, all that is left is ended by SIGKILL.
 
 Standard library only, and little of it: this starts with every command.
 """
@@ -15,6 +16,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 _MAX_ENDING_S = 10.0
 _PR_SET_CHILD_SUBREAPER = 36
@@ -25,6 +27,18 @@ _RESET = ("SIGPIPE", "SIGXFSZ")
 def main() -> None:
     """Run the command, and stay until CONTROL is closed."""
     status, control = int(sys.argv[1]), int(sys.argv[2])
+    keep(status, control, lambda: _become([os.fsencode(word) for word in sys.argv[3:]], status))
+
+
+def keep(status: int, control: int, run: Callable[[], object]) -> None:
+    """Have something done by a fork of this process, in a session of its own, and stay until `control` is closed.
+
+    Of this process nothing else remains: its other descriptors are closed.
+
+    Args:
+        status, control: The descriptors of STATUS and CONTROL.
+        run: What to do there; the forked process ends with it.
+    """
     for descriptor in (status, control):
         os.set_inheritable(descriptor, False)
     if sys.platform == "linux":
@@ -33,7 +47,14 @@ def main() -> None:
     woken, wakes = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become([os.fsencode(word) for word in sys.argv[3:]], status)
+        try:
+            for descriptor in (control, woken, wakes):
+                os.close(descriptor)
+            os.setsid()
+            run()
+        finally:
+            os._exit(127)
+    _close_all_but((status, control, woken, wakes))
     os.write(status, b"%d\n" % pid)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -52,18 +73,23 @@ def main() -> None:
     _end_all([] if has_ended else [pid])
 
 
+def _close_all_but(kept: tuple[int, ...]) -> None:
+    """Close what this process has open, but for its three streams: whoever reads from the fork sees its end."""
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208
+        if int(name) > 2 and int(name) not in kept:
+            with contextlib.suppress(OSError):  # that of the list itself
+                os.close(int(name))
+
+
 def _become(command: list[bytes], status: int) -> None:
     """Run the command in this process, which is the forked one."""
     try:
-        os.setsid()
         for name in _RESET:
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
         os.execvpe(command[0], command, _environment())
     except OSError as error:
         os.write(status, b"!%d\n" % (error.errno or 0))
-    finally:
-        os._exit(127)
 
 
 def _environment() -> dict[bytes, bytes]:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 if TYPE_CHECKING:
+    import argparse
+
     from otel_debugstore_analysis.pytest_plugin.limits import Limits
     from otel_debugstore_analysis.pytest_plugin.recording import Run
     from otel_debugstore_analysis.pytest_plugin.spans import RecordedTest
@@ -45,8 +47,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--debugstore-fail",
         action="store_true",
-        help="Fail the run where a test is slower than in the baseline, calls more, or more of its calls fail.",
+        help="Fail the run where a test is slower than in the baseline, calls more, or more of its calls fail; or if "
+        "there is no such baseline.",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Have targets wrapped, if the run is recorded, before a conftest or a test imports them by name."""
+    if _records_all(early_config.known_args_namespace):
+        from otel_debugstore.instrumentors.by_settings import instrument_by_settings
+
+        instrument_by_settings()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -106,6 +118,7 @@ class _Recorder:
             "broken": broken,
             "notes": limits.notes_on(recorded),
             "on_nothing": limits.kept_by_nothing(recorded),
+            "saw_nothing": limits.is_on_all_calls and recorded.is_seen and not recorded.spans,
         }
         if broken:
             pytest.fail("Limits of the mark `debugstore` are broken:\n" + "\n".join(broken), pytrace=False)
@@ -149,7 +162,7 @@ class _Results:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Compare with the baseline, and add to it; with `--debugstore-fail` what is worse fails the run."""
         option = self._config.option
-        if not self._results and not _records_all(self._config):
+        if not self._results and not _records_all(option):
             return
         from otel_debugstore_analysis.pytest_plugin.summary import summed_up
 
@@ -179,13 +192,12 @@ def base_path(config: pytest.Config) -> Path:
     ).absolute()
 
 
-def _records_all(config: pytest.Config) -> bool:
-    option = config.option
+def _records_all(option: argparse.Namespace) -> bool:
     return bool(option.debugstore or option.debugstore_baseline or option.debugstore_save_baseline)
 
 
 def _is_recorded(item: pytest.Item) -> bool:
-    return _records_all(item.config) or item.get_closest_marker(MARK) is not None or _FIXTURE in _fixtures(item)
+    return _records_all(item.config.option) or item.get_closest_marker(MARK) is not None or _FIXTURE in _fixtures(item)
 
 
 def _fixtures(item: pytest.Item) -> list[str]:

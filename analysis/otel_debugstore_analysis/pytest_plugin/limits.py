@@ -61,6 +61,11 @@ class Limits:
     def __bool__(self) -> bool:
         return any(getattr(self, field.name) is not None for field in fields(self))
 
+    @property
+    def is_on_all_calls(self) -> bool:
+        """Whether one of the limits is on whatever the test calls."""
+        return any(isinstance(getattr(self, name), (int, float)) for name in _OF_COMPONENTS)
+
     def broken_by(self, test: RecordedTest) -> list[str]:
         """Return what a test has broken, a line each."""
         return list(self._broken_by(test))

@@ -19,7 +19,7 @@ class Summary(NamedTuple):
 
     Attributes:
         lines: In their order.
-        is_worse: Whether the run is worse than the baseline.
+        is_worse: Whether the run is worse than the baseline, or there is none and none is made.
         is_refused: Whether a baseline could not be read or written.
     """
 
@@ -50,7 +50,7 @@ def summed_up(
     is_worse = is_refused = False
     try:
         if baseline is not None:
-            compared, is_worse = _compared(base_path, baseline, passed)
+            compared, is_worse = _compared(base_path, baseline, passed, is_made=save_as == baseline)
             lines += compared
         if save_as is not None:
             count = baselines.save(base_path, save_as, passed)
@@ -84,17 +84,18 @@ def _limits(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
     if not limited:
         return []
+    if count := sum(bool(result.get("saw_nothing")) for result in limited.values()):
+        notes.append(f"NOTE {_so_many(count, 'test')} with limits on all calls made none that is recorded.")
     count = sum(bool(result["broken"]) for result in limited.values())
     said = f"{_so_many(len(limited), 'test')} with limits: {count:,} broke one." if count else None
     return [said or f"{_so_many(len(limited), 'test')} with limits, all kept.", *_first(broken), *_first(notes)]
 
 
-def _compared(base_path: Path, name: str, passed: baselines.Results) -> tuple[list[str], bool]:
+def _compared(base_path: Path, name: str, passed: baselines.Results, *, is_made: bool) -> tuple[list[str], bool]:
     found = baselines.load(base_path, name)
     if found is None:
-        return [
-            f"There is no baseline {name!r} below {base_path}: make one by --debugstore-save-baseline {name}."
-        ], False
+        missing = f"There is no baseline {name!r} below {base_path}: make one by --debugstore-save-baseline {name}."
+        return [missing], not is_made
     compared = baselines.compare(found, passed)
     slower = sum(one.verdict == "slower" for one in compared.timings)
     counts = (

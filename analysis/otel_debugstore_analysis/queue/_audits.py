@@ -26,49 +26,62 @@ from otel_debugstore_analysis.queue._priority import prioritised
 from otel_debugstore_analysis.text import human
 from otel_debugstore_exporters.state import is_trace_id
 
+_CODE: Final = "code"
 _SAID_VIOLATIONS: Final = 3
 _MAX_WORDS: Final = 100
 
 
 class KnownItems:
-    """The items that there are, found by what an audit says of them."""
+    """The items that there are, found by what an audit says of them.
 
-    def __init__(self, items: Iterable[QueueItem]) -> None:
+    Args:
+        items: The items.
+        findings: All that the audit found.
+    """
+
+    def __init__(self, items: Iterable[QueueItem], findings: Iterable[Finding]) -> None:
         self._items: dict[Hashable, dict[str, QueueItem]] = {}
+        self._audited = {(one.layer, one.recorded_name) for one in findings}
         for item in items:
             self.add(item)
 
     def add(self, item: QueueItem, instead_of: QueueItem | None = None) -> None:
         """Take in an item, or what became of one."""
         if instead_of is not None:
-            for key in (instead_of.id, *_keys(instead_of, instead_of.has_own_name)):
+            self._audited.add((instead_of.layer, instead_of.recorded_name))
+            for key in (("id", instead_of.id), *_keys(instead_of, instead_of.has_own_name)):
                 del self._items[key][instead_of.id]
-        for key in (item.id, *_keys(item, item.has_own_name)):
+        for key in (("id", item.id), *_keys(item, item.has_own_name)):
             self._items.setdefault(key, {})[item.id] = item
 
     def of(self, finding: Finding) -> QueueItem | None:
         """Return the item of a finding; None if there is none.
 
         It is that of its component and layer. Else it is that of the calls, or of the code, if one of both has a name
-        of the user's own: of two that have none, or two that have, each is an item.
+        of the user's own: of two that have none, or two that have, each is an item. It is that of the code only where
+        the audit found no calls of the name that the item's are recorded as: else these are two components of equal
+        code, and that item is of the other one.
         """
-        for key in (item_id(finding.component, finding.layer), *_keys(finding, not finding.has_own_name)):
+        by_id = "id", item_id(finding.component, finding.layer)
+        for key in (by_id, *_keys(finding, not finding.has_own_name)):
             for item in self._items.get(key, {}).values():
-                return item
+                if key[0] != _CODE or (item.layer, item.recorded_name) not in self._audited:
+                    return item
         return None
 
 
-def _keys(one: Finding | QueueItem, has_own_name: bool) -> Iterator[Hashable]:
+def _keys(one: Finding | QueueItem, has_own_name: bool) -> Iterator[tuple[Hashable, ...]]:
     yield "component", one.layer, one.component
     yield "recorded as", one.layer, one.recorded_name, has_own_name
     if one.variant is not None:
-        yield "code", one.layer, one.variant, has_own_name
+        yield _CODE, one.layer, one.variant, has_own_name
 
 
 def audited(before: QueueItem | None, finding: Finding, now_ns: int) -> QueueItem:
     """Return the item of a finding: a new one, or the one that is there with the newest values.
 
-    An audit of older calls than the last one's changes nothing if other code made them.
+    Of the same code it keeps the violations of limits that this audit did not decide, and what shows them. An audit of
+    older calls than the last one's changes nothing if other code made them.
     """
     values = _values(finding, now_ns)
     what = _sentence(values["violations"])
@@ -86,6 +99,8 @@ def audited(before: QueueItem | None, finding: Finding, now_ns: int) -> QueueIte
     is_other_code = before.variant != values["variant"]
     if is_other_code and values["seen_ns"] < before.seen_ns:
         return before
+    if not is_other_code:
+        values |= _undecided(before, finding, values)
     found = replace(before, **values)
     if finding.has_own_name or not before.has_own_name:
         found = replace(found, component=finding.component, recorded_as=finding.recorded_as)
@@ -93,6 +108,7 @@ def audited(before: QueueItem | None, finding: Finding, now_ns: int) -> QueueIte
         found = replace(found, lease=None, proposal=None, evidence=None, rejections=0)
         what = f"the code changed from {short(before.variant)} to {short(found.variant)}; {what}"
         return prioritised(happened(found, "open", now_ns, "", what))
+    what = _sentence(found.violations)
     is_open_again = before.state == "stale" or (before.state == "proven" and found.variant is None)
     return prioritised(happened(found, "open" if is_open_again else before.state, now_ns, "", what))
 
@@ -119,6 +135,23 @@ def kept(before: QueueItem, finding: Finding, now_ns: int) -> QueueItem:
     newest = {name: values[name] for name in ("measured", "target", "seen_ns")}
     found = replace(before, **newest, violations=(), trace_ids=(), expected_saving_ns_per_s=0.0)
     return prioritised(happened(found, before.state, now_ns, "", f"{AUDITED}: it keeps its limits"))
+
+
+def _undecided(before: QueueItem, finding: Finding, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are not the newest audit's alone: it says not all that is known of the same code."""
+    known = {"code": values["code"] or before.code, "tests": values["tests"] or before.tests}
+    decided = {*finding.kept, *(one.measure for one in finding.violations)}
+    others = tuple(one for one in before.violations if one.measure not in decided)
+    if not others or before.is_closed:
+        return known
+    of_others = {one.measure for one in others}
+    return known | {
+        "violations": (*values["violations"], *others)[:MAX_VIOLATIONS],
+        "measured": {name: before.measured[name] for name in of_others & before.measured.keys()} | values["measured"],
+        "target": {name: before.target[name] for name in of_others & before.target.keys()} | values["target"],
+        "trace_ids": tuple(dict.fromkeys((*values["trace_ids"], *before.trace_ids)))[:MAX_TRACES],
+        **{name: max(values[name], getattr(before, name)) for name in ("expected_saving_ns_per_s", "confidence")},
+    }
 
 
 def _values(finding: Finding, now_ns: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from otel_debugstore_analysis.queue._item import MAX_TEXT, PROVEN, Lease, Propos
 from otel_debugstore_analysis.queue._priority import prioritised
 from otel_debugstore_analysis.text import instant
 
+GAVE_UP: Final = "gave up the claim"
 _NS_A_SECOND: Final = 1_000_000_000
 
 
@@ -60,7 +61,7 @@ def released(item: QueueItem, by: str, now_ns: int) -> QueueItem:
     if item.lease is None:
         raise QueueError(f"Item {item.id} is {item.state}: there is no claim to give up.")
     _require_open(item, by)
-    return happened(replace(item, lease=None), "open", now_ns, by, "gave up the claim")
+    return happened(replace(item, lease=None), "open", now_ns, by, GAVE_UP)
 
 
 def proposed(item: QueueItem, proposal: Proposal, now_ns: int, lease_s: float | None = None) -> QueueItem:

@@ -100,6 +100,7 @@ class Finding(_Named):
         confidence: How sure that is, from 0 to 1.
         seen_ns: The newest start of the calls that were audited, nanoseconds since 1970; None is now.
         recorded_as: The component that its calls are recorded as, if that is another name than `component`.
+        kept: The measures whose limits were looked at as well, and are kept.
     """
 
     component: str
@@ -115,6 +116,7 @@ class Finding(_Named):
     confidence: float = 1.0
     seen_ns: int | None = None
     recorded_as: str | None = None
+    kept: Sequence[str] = ()
 
 
 class Lease(NamedTuple):

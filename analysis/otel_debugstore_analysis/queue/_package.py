@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from otel_debugstore_analysis.queue._changes import GAVE_UP
 from otel_debugstore_analysis.queue._item import Event, QueueItem, Violation
 from otel_debugstore_analysis.report.budget import Section, Tier, fit, markdown
+from otel_debugstore_analysis.report.commands import line
 from otel_debugstore_analysis.report.markdown import UNTRUSTED, cell, code, fence, fenced_line, table_head
 from otel_debugstore_analysis.text import human, instant
 
@@ -18,6 +20,8 @@ MAX_TOKENS: Final = 4_000
 _COLUMNS: Final = ("what", "is", "has to be", "interval from", "to")
 _LONG: Final = 120
 """Tokens of a text that is worth reading."""
+_MAX_NAME: Final = 200
+"""Characters of a name that is put into a command."""
 
 
 def package(item: QueueItem, max_tokens: int = MAX_TOKENS) -> str:
@@ -82,10 +86,18 @@ def _to_do(item: QueueItem) -> Iterator[str]:
     yield "Change the code so that the limits are kept. Same arguments must give the same results and the same errors."
     if item.tests:
         yield f"The tests must pass: {code(' '.join(item.tests), _LONG)}"
-    yield f"Claim it: `debugstore queue claim {item.id} --by NAME`. Others then leave it alone until the lease is over."
-    yield f"Name the candidate: `debugstore queue propose {item.id} --candidate PATCH_OR_MODULE --by NAME`."
     yield (
-        f"It is closed by a proof only, a comparison with the verdict faster whose outputs were checked: "
+        "All of what follows is done by "
+        f"`debugstore optimize {item.id} --with CMD`, where CMD reads this and writes a patch or the changed code."
+    )
+    if item.lease is None:
+        yield f"Claim it: `debugstore queue claim {item.id} --by NAME`. Others leave it alone until the lease is over."
+    yield f"Name the candidate: `debugstore queue propose {item.id} --candidate PATCH_OR_MODULE --by NAME`."
+    name = item.component
+    if len(name) <= _MAX_NAME and not name.startswith("-") and (replay := line("debugstore", "replay", name)):
+        yield f"Run recorded calls through it: `{replay} --candidate PKG.MOD:FUNC --format json > FILE.json`."
+    yield (
+        "It is closed by a proof only, a comparison with the verdict faster whose outputs were checked: "
         f"`debugstore queue prove {item.id} --evidence FILE.json`."
     )
     yield f"If it fails: `debugstore queue reject {item.id} --why TEXT --by NAME`."
@@ -108,15 +120,16 @@ def _limit_line(measure: str, *values: float | None) -> str:
 
 
 def _history(item: QueueItem, command: str) -> Section:
-    """Return what happened so far, the newest first: who tries again should know why others failed."""
+    """Return what happened so far, the newest first: who tries again should know why others failed, not who began."""
+    told = [event for event in reversed(item.history) if event.state != "claimed" and event.what != GAVE_UP]
     return Section(
         Tier.EVIDENCE,
         "history",
         "## What happened so far\n\n",
-        tuple(map(_event_line, reversed(item.history))),
+        tuple(map(_event_line, told)),
         command,
         unit="events",
-        further=item.history_left_out,
+        further=item.history_left_out + len(item.history) - len(told),
     )
 
 

@@ -69,11 +69,11 @@ class OptimizationQueue:
         """
         wanted, good, now_ns = list(findings), list(kept), self._clock()
         if not wanted:
-            known = _audits.KnownItems(self._items(now_ns) if good else ())
+            known = _audits.KnownItems(self._items(now_ns) if good else (), good)
             good = [finding for finding in good if known.of(finding) is not None]
 
         def work(changes: Changes) -> list[QueueItem]:
-            known = _audits.KnownItems(read_items(changes.items(TABLE), now_ns))
+            known = _audits.KnownItems(read_items(changes.items(TABLE), now_ns), [*good, *wanted])
             for finding in good:
                 if (before := known.of(finding)) is not None:
                     known.add(write_item(changes, _audits.kept(before, finding, now_ns)), before)

@@ -56,7 +56,9 @@ def meant(items: Collection[QueueItem], which: str) -> QueueItem:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise QueueError(f"No item {which!r:.80} is in the queue; `debugstore queue list` shows them.")
+        raise QueueError(
+            f"No item {which!r:.80} is in the queue; `debugstore queue list` shows them, `debugstore audit` adds some."
+        )
     several = ", ".join(f"{item.id} ({item.layer})" for item in found[:5])
     raise QueueError(f"{which!r:.80} could be one of {len(found)} items: {several}; give an id.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -17,8 +18,13 @@ from otel_debugstore_exporters.payloads import StoredPayload, find_payloads
 
 MAX_CALLS: Final = 50_000
 """Of more, the newest are taken."""
+_NAMED: Final = 3
 
-_COLUMNS: Final = ("trace_id", "span_id", "parent_id", "session", "pid", "start_ns", "duration_ns", "status", "variant")
+_OBJECT: Final = re.compile(rb"\$object(?:[\xa0-\xbf]|\xd9.)([\w.<>:]+)", re.DOTALL)
+"""In the content of arguments: an object that was not looked into, with the name of its type."""
+_COLUMNS: Final = (
+    *("trace_id", "span_id", "parent_id", "session", "pid", "start_ns", "duration_ns", "cpu_ns", "status", "variant"),
+)
 _ATTRIBUTES: Final = tuple(
     ATTRIBUTE + name
     for name in (
@@ -44,6 +50,7 @@ class _Row(NamedTuple):
     pid: int | None
     start_ns: int | None
     duration_ns: int | None
+    cpu_ns: int | None
     status: str
     variant: str | None
     input_digest: str | None
@@ -64,6 +71,7 @@ class RecordedCall(NamedTuple):
         output: Its result, as far as it was captured; None of a call that failed, or whose result was not kept.
         error: The type of the exception that left it.
         is_nested: Whether another call of the component called it: it runs when that one does.
+        cpu_ns: CPU time of its thread; None where that was not measured.
     """
 
     trace_id: str
@@ -78,6 +86,7 @@ class RecordedCall(NamedTuple):
     output: StoredPayload | None
     error: str | None
     is_nested: bool
+    cpu_ns: int | None
 
 
 class Source(NamedTuple):
@@ -129,9 +138,11 @@ def recorded_calls(engine: DuckDBEngine, component: str, *, limit: int = MAX_CAL
     found = tables.run(engine, _calls, limit, component=component)
     layers = {row[-1] for row in found}
     if not found:
+        alike = " or ".join(repr(name) for (name,) in tables.run(engine, _alike, component=f".{component}"))
         raise QueryError(
-            f"No call of {component!r} was recorded here; `debugstore top` lists what was. Look in other sessions with "
-            "--session or --all-sessions."
+            f"No call of {component!r} was recorded here; "
+            + (f"perhaps you mean {alike}. " if alike else "`debugstore top` lists what was. ")
+            + "Look in other sessions with --session or --all-sessions."
         )
     rows = sorted((_Row(*row[:-1]) for row in found), key=lambda row: (row.start_ns or 0, row.span_id))
     digests = {digest for row in rows for digest in (row.input_digest, row.output_digest) if digest}
@@ -157,6 +168,13 @@ def _calls(limit: int) -> ir.Table:
     found = spans.filter(spans.component == tables.parameter("component"))
     found = found.order_by(ibis.desc(found.start_ns), found.span_id).limit(limit)
     return found.select(*_COLUMNS, *_ATTRIBUTES, "layer")
+
+
+def _alike() -> ir.Table:
+    """Return components whose names end so."""
+    spans = tables.spans()
+    found = spans.filter(spans.component.endswith(tables.parameter("component"))).select("component").distinct()
+    return found.order_by("component").limit(_NAMED)
 
 
 def _flag(text: str | None) -> bool | None:
@@ -192,6 +210,7 @@ def _replayable(
                 payloads.get(row.output_digest or ""),
                 (row.error or "Exception") if is_error else None,
                 row.parent_id in ids,
+                row.cpu_ns,
             )
         )
     return calls, skipped
@@ -204,12 +223,21 @@ def _obstacle(row: _Row, payload: StoredPayload | None) -> str | None:
     if payload is None:
         return "the content of its arguments was not kept"
     if not payload.replayable:
-        return "its arguments were cut, masked or only summarised"
+        return _loss(payload.content)
     if row.outcome is not None:
         return f"it ended by {row.outcome}"
     if row.start_ns is None or row.duration_ns is None:
         return "its times are not known"
     return None
+
+
+def _loss(content: bytes) -> str:
+    """Return what is missing of arguments that can't be made again."""
+    if b"$cut" in content:
+        return "its arguments were too large, and were cut"
+    if (found := _OBJECT.search(content)) is not None:
+        return f"among its arguments is one of the type {found[1].decode()}, which is only summarised"
+    return "its arguments were masked or only summarised"
 
 
 def _source(engine: DuckDBEngine, variant: str | None) -> Source | None:

@@ -24,7 +24,7 @@ from otel_debugstore.errors import NotReplayableError
 from otel_debugstore_analysis.benchmark import BenchmarkOptions, Case, Check, Comparison, FunctionRef, compare_functions
 from otel_debugstore_analysis.processes import Outcome, run_command
 from otel_debugstore_analysis.replay import inputs as made_inputs
-from otel_debugstore_analysis.replay.recorded import Recorded
+from otel_debugstore_analysis.replay.recorded import Recorded, RecordedCall
 from otel_debugstore_analysis.replay.request import SCRIPT, Request, Side, Wanted
 from otel_debugstore_analysis.replay.result import Replay
 from otel_debugstore_analysis.replay.sampling import Input, Sample, sampled
@@ -32,6 +32,8 @@ from otel_debugstore_analysis.replay.sequence import comparison_of
 from otel_debugstore_analysis.replay.shim import recorded_module
 
 _MAX_TRACES: Final = 20
+_DIGITS: Final = 12
+"""Of a digest: enough to name it."""
 _NO_CACHES: Final = {"PYTHONDONTWRITEBYTECODE": "1"}
 """Nothing is written beside the program's modules."""
 _SLACK_S: Final = 120.0
@@ -99,9 +101,7 @@ def replay(
     """
     options = options or ReplayOptions()
     require_permission(recorded, asked_by_name=options.asked_by_name or options.setup is not None)
-    if not recorded.calls:
-        why = "; ".join(f"{count} calls: {reason}" for reason, count in recorded.skipped.items())
-        raise NotReplayableError(f"No call of {recorded.component!r} can be run again ({why}).")
+    require_calls(recorded)
     if recorded.file_path is not None and not Path(recorded.file_path).is_file():
         recorded = located(recorded, Path(options.cwd or "."))
     baseline = baseline or baseline_of(recorded, options.paths)
@@ -130,6 +130,17 @@ def require_permission(recorded: Recorded, *, asked_by_name: bool) -> None:
             "@tool(pure=True), or in [tool.otel-debugstore.targets]), or ask for it by name: "
             f"debugstore replay {recorded.component}."
         )
+
+
+def require_calls(recorded: Recorded) -> None:
+    """Return if a call of a component can be run again.
+
+    Raises:
+        NotReplayableError: None can, and why.
+    """
+    if not recorded.calls:
+        why = "; ".join(f"{count} calls: {reason}" for reason, count in recorded.skipped.items())
+        raise NotReplayableError(f"No call of {recorded.component!r} can be run again ({why}).")
 
 
 def baseline_of(recorded: Recorded, paths: Sequence[str] = ()) -> Side:
@@ -251,7 +262,8 @@ class _Replaying:
                 if said == status:
                     verb = "could not be run" if status == "failed" else "does something else"
                     cause = f"The candidate {verb} with an input of class {one.label!r}: {_sentence(why)}"
-                    verdict = replace(_failed("candidate", cause), failed_class=one.label)
+                    verdict = _failed("candidate", f"{cause} {_where(one.call)}")
+                    verdict = replace(verdict, failed_class=one.label)
                     return replace(verdict, verdict="wrong") if status == "wrong" else verdict
         right, unknown = _count(found, "right"), _count(found, "unknown")
         if not right:
@@ -358,7 +370,7 @@ class _Replaying:
         notes += [
             f"With inputs of class {one.label!r} it is slower: {one.ratio:.3g} times the time."
             for one in comparison.per_class
-            if one.verdict == "slower"
+            if one.verdict == "slower" and comparison.verdict != "slower"
         ]
         traces = dict.fromkeys(one.call.trace_id for one in reversed(self._sample.inputs))
         return Replay(
@@ -388,6 +400,11 @@ def _wanted(one: Input) -> Wanted:
     call = one.call
     output = call.output.content if call.output is not None and call.output.replayable else None
     return Wanted(one.label, call.input.content, call.output_digest, output, call.error)
+
+
+def _where(call: RecordedCall) -> str:
+    """Return the command that shows the arguments of a call."""
+    return f"Its arguments: debugstore payload {call.input.digest[:_DIGITS]} --session {call.session}"
 
 
 def _count(found: Mapping[str, Any], status: str) -> int:
