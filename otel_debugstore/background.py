@@ -9,9 +9,8 @@ from __future__ import annotations
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
-
 from otel_debugstore.log import warn_once
+from otel_debugstore.suppressed import suppressed
 
 
 class BackgroundThread:
@@ -44,11 +43,10 @@ class BackgroundThread:
         return True
 
     def _run(self) -> None:
-        token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         try:
-            self._work()
+            with suppressed():
+                self._work()
         except Exception as error:  # noqa: BLE001  # it would be printed
             warn_once("thread", f"A thread of recording ended by an error: {error!r}.")
         finally:
-            detach(token)
             self._running.release()

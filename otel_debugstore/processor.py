@@ -22,13 +22,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
-from opentelemetry.context import (
-    _SUPPRESS_INSTRUMENTATION_KEY,
-    Context,
-    attach,
-    detach,
-    set_value,
-)
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from otel_debugstore.background import BackgroundThread
@@ -39,6 +33,7 @@ from otel_debugstore.lifecycle import check_signals, has_saved, has_unsaved, is_
 from otel_debugstore.log import warn_once
 from otel_debugstore.outbox import OUTBOX
 from otel_debugstore.span_queue import SpanQueue
+from otel_debugstore.suppressed import suppressed
 
 SHUTDOWN_SECONDS: Final = 10.0
 
@@ -282,12 +277,9 @@ class BoundedSpanProcessor(SpanProcessor):
     def _write_down(self, seconds: float, and_shut_down: bool = False) -> bool:
         """Hand over and commit what is queued now; return whether that was done within `seconds`."""
         deadline = Clock.monotonic() + seconds
-        token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-        try:
+        with suppressed():
             self._hand_over(True, seconds)
             return self._commit(max(0.0, deadline - Clock.monotonic()), and_shut_down) and not self._queue
-        finally:
-            detach(token)
 
     def _hand_over(self, everything: bool, seconds: float = _MAX_LOCK_SECONDS) -> int:
         """Hand over what is queued now, or of that only full batches; return how many spans that was."""

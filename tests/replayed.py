@@ -210,7 +210,7 @@ PROGRAM = """
     shop.clock(1)
     shop.append([1], 2)
     shop.secret("hunter2")
-    shop.given(object())
+    shop.given([shop.Client(), 65, "$cut"])
     shop.given(3)
     list(shop.counted([1]))
     shop.Client().get(1)

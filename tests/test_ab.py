@@ -324,6 +324,46 @@ def test_calls_that_never_end_stop_an_arm(rails: GuardRails, is_cancelled: bool)
         asyncio.run(run())
 
 
+def test_calls_that_hung_before_an_arm_began_anew() -> None:
+    """Those that end by failing count as calls that failed, and none as one that was never counted."""
+    with seeded(1) as (times, store):
+
+        async def run() -> None:
+            end = asyncio.Event()
+
+            async def quick(x: int) -> None:
+                times.pass_ms(1)
+
+            async def hanging(x: int) -> None:
+                times.pass_ms(0.01)
+                await end.wait()
+                raise ConnectionError
+
+            search = ab("search", {"v1": quick, "v2": hanging}, guard_rails=GuardRails(max_p95_ms=10))
+            calls = []
+
+            async def call(count: int) -> None:
+                for number in range(count):
+                    calls.append(asyncio.create_task(search(number)))
+                    await asyncio.sleep(0)
+                    times.pass_ms(4)
+                    KEEPER.exchange()
+
+            await call(200)
+            record = store.record("search")
+            assert record.stop_of("v2") is not None
+            record.restart("v2")
+            store.plain["search"] = record.to_plain()
+            await call(2)
+            end.set()
+            await asyncio.gather(*calls, return_exceptions=True)
+            KEEPER.exchange()
+            tally = store.record("search").tally("v2")
+            assert tally.unit_count >= tally.failed_count > 0
+
+        asyncio.run(run())
+
+
 def test_what_makes_both_fail_stops_neither() -> None:
     """A database that is down for a while is no property of an arm."""
     with seeded(2) as (_, store):

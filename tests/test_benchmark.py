@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +169,39 @@ def test_nothing_is_left_running(tmp_path: Path, candidate: Any) -> None:
     pids = [int(line) for line in left.read_text().split()]
     assert pids
     assert not any(map(_is_running, pids))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody adopts it")
+def test_nothing_is_left_running_though_pipes_stay_open(tmp_path: Path) -> None:
+    """A process that the program forks meanwhile has all that is open, and lives on."""
+    left, forked = tmp_path / "left", tmp_path / "forked"
+    left.touch()
+
+    def candidate(numbers: list[int]) -> int:
+        result = benchmarked.leaves_running(numbers)
+        while not forked.exists():
+            time.sleep(0.01)
+        return result
+
+    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+
+    def fork() -> None:
+        while not left.read_text():
+            time.sleep(0.01)
+        other.start()
+        forked.touch()
+
+    options = BenchmarkOptions(processes=1, pairs=1, timeout_s=20, environment={"LEFT": str(left)}, memory=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
+        thread = threading.Thread(target=fork)
+        thread.start()
+        compare_functions(benchmarked.total, candidate, NUMBERS, options=options)
+        thread.join()
+    assert other.is_alive()
+    other.kill()
+    other.join()
+    assert not any(_is_running(int(line)) for line in left.read_text().split())
 
 
 def _is_running(pid: int) -> bool:

@@ -376,6 +376,17 @@ def test_tail_follows_sessions_that_begin_later(tmp_path: Path) -> None:
         assert process.stderr.read().strip() == ""
 
 
+def test_tail_follows_a_named_session_that_begins_later(tmp_path: Path) -> None:
+    """`tail -f --session` waits for that one, and shows no other."""
+    with stopping(start("tail", "-f", "--session", "mine", "--format", "json", "--data-dir", tmp_path)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "session mine; waiting for it" in process.stderr.readline()
+        write_journal(tmp_path, "other", [span(1, "one", start_ns=time.time_ns())])
+        write_journal(tmp_path, "mine", [span(2, "two", start_ns=time.time_ns())])
+        assert json.loads(process.stdout.readline())["name"] == "two"
+
+
 def test_serve(tmp_path: Path) -> None:
     """Spans sent by OTLP/HTTP are in the session; Ctrl-C ends it well."""
     with stopping(start("serve", "--port", "0", "--session", "in", "--data-dir", tmp_path)) as process:

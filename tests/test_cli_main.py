@@ -111,8 +111,8 @@ def test_the_data_directory_is_taken_everywhere(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_newest_session_is_the_default(tmp_path: Path) -> None:
-    """Without `--session` it is the newest; several can be named; `--all-sessions` takes all."""
-    for number, name in enumerate(("first", "second", "third")):
+    """Without `--session` it is the newest that `benchmark` did not make; several or all can be named."""
+    for number, name in enumerate(("first", "second", "third", "debugstore-benchmark_1")):
         write_sealed(tmp_path, name, [span(1, name)])
         import os
 
@@ -124,7 +124,8 @@ def test_the_newest_session_is_the_default(tmp_path: Path) -> None:
 
     assert names() == "third"
     assert names("--session", "first", "-s", "second") == "first second"
-    assert names("--all-sessions") == "first second third"
+    assert names("--all-sessions") == "debugstore-benchmark_1 first second third"
+    assert names("--session", "debugstore-benchmark_1") == "debugstore-benchmark_1"
     assert run("top", "--data-dir", tmp_path, "-s", "first", "--all-sessions").exit_code == 2
 
 

@@ -19,6 +19,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_debugstore import configure, function, instrument, tool
+from otel_debugstore.calls.call import Call
 from otel_debugstore_exporters.reader import SessionReader
 from stored import stored_spans
 
@@ -91,7 +92,7 @@ def returning(body: Callable[[list[object], int], Made]) -> Callable[[list[objec
     return lambda said, limit: body(said, limit)
 
 
-def played(make: Callable[[list[object], int], Made], seed: int) -> list[object]:
+def played(make: Callable[[list[object], int], Made], seed: int, is_begun: bool) -> list[object]:
     """Return what a program sees that does something with a generator, and what the generator sees."""
     choose = random.Random(seed).choice
     said: list[object] = []
@@ -105,7 +106,9 @@ def played(make: Callable[[list[object], int], Made], seed: int) -> list[object]
         "stop": lambda: made.throw(StopIteration("thrown")),
         "interrupt": lambda: made.throw(KeyboardInterrupt()),
     }
-    seen: list[object] = [made.__name__, made.__qualname__, type(made), next(made, "ended")]
+    seen: list[object] = [made.__name__, made.__qualname__, type(made), inspect.getgeneratorstate(made)]
+    if is_begun:
+        seen.append(next(made, "ended"))
     for _ in range(choose([0, 1, 3, 6])):
         try:
             seen.append(steps[choose([*steps, "next", "next", "send"])]())
@@ -128,7 +131,9 @@ def test_it_is_the_generator(is_plain: bool, base_path: Path) -> None:
     recorded = [record(returning(body) if is_plain else body) for body in BODIES]
     for seed in range(2_000):
         number = seed % len(BODIES)
-        assert played(recorded[number], seed) == played(BODIES[number], seed), seed
+        # A generator function has no call before its generator's first step.
+        expected = played(BODIES[number], seed, is_begun=not is_plain)
+        assert played(recorded[number], seed, is_begun=not is_plain) == expected, seed
     shut_down()
     assert 1_000 <= len(stored_spans(base_path)) < 2_000
     calls, _, recorded_count = counted(base_path, f"one of many {is_plain}")
@@ -177,14 +182,65 @@ def test_one_that_is_sampled_from_its_first_call(base_path: Path) -> None:
     assert calls + recorded_count == 2_000
 
 
+def test_one_that_goes_on_after_it_was_told_to_exit(base_path: Path) -> None:
+    """It is closed if it ends then; if it goes on to its end, it has a result like any other."""
+
+    @tool(name="exits")
+    def exits(goes_on: bool) -> Made:
+        with contextlib.suppress(GeneratorExit):
+            yield 1
+        if goes_on:
+            yield 2
+        return "result"
+
+    for goes_on in (False, True):
+        made = exits(goes_on)
+        next(made)
+        if goes_on:
+            assert made.throw(GeneratorExit()) == 2
+        with pytest.raises(StopIteration, match="result"):
+            made.throw(GeneratorExit()) if not goes_on else next(made)
+    shut_down()
+    closed, ended = (span.attributes for span in stored_spans(base_path))
+    assert closed["debugstore.outcome"] == "closed"
+    assert "debugstore.output.digest" not in closed
+    assert "debugstore.outcome" not in ended
+    assert "debugstore.output.digest" in ended
+
+
+@pytest.mark.parametrize("failing", ["resume", "suspend"])
+def test_recording_that_can_not_go_on(failing: str, base_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What recording can't catch, as at the limit of recursion, ends the generator as it would without: at once."""
+    tries: list[str] = []
+    unharmed = getattr(Call, failing)
+
+    def at_the_limit(call: Call, *args: object) -> object:
+        tries.append(failing)
+        if len(tries) < 5:
+            raise RecursionError
+        return unharmed(call, *args)
+
+    made = tool(name="deep")(catching)([], 9)
+    with monkeypatch.context() as patches:
+        patches.setattr(Call, failing, at_the_limit)
+        with pytest.raises(RecursionError):
+            next(made)
+    assert tries == [failing]
+    assert list(made) == []
+    shut_down()
+    (span,) = stored_spans(base_path)
+    assert span.attributes["error.type"] == "RecursionError"
+
+
 def test_nothing_that_passes_through_is_held(base_path: Path) -> None:
-    """Items are the program's alone once it has them; a generator that caught an exception goes with its last user."""
+    """Items are the program's alone, and what is sent the generator's; one that caught an exception goes with its
+    last user."""
 
     class Item:
         pass
 
     @function
-    def items() -> Generator[Item, None, None]:
+    def items() -> Generator[Item, Item | None, None]:
         while True:
             try:
                 yield Item()
@@ -195,6 +251,11 @@ def test_nothing_that_passes_through_is_held(base_path: Path) -> None:
     try:
         made = items()
         item = weakref.ref(next(made))
+        assert item() is None
+        sent = Item()
+        item = weakref.ref(sent)
+        made.send(sent)
+        del sent
         assert item() is None
         made.throw(LookupError())
         forgotten = weakref.ref(made)

@@ -295,7 +295,10 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from otel_debugstore_exporters.importer import import_files
+from otel_debugstore_exporters.segment import connect
 from otel_debugstore_exporters.session import SessionPaths
+# A program without a file, as this one: DuckDB would print a bar into it after two seconds.
+assert connect().execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
 slow = (lambda _: (print("reading", flush=True), sys.stdin.read())) if sys.argv[1] == "slow" else None
 report = import_files(sys.argv[3:], SessionPaths(Path(sys.argv[2]), "imported"), progress=slow)
 print(report.spans, len(report.skipped), report.complete)

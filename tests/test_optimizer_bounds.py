@@ -24,7 +24,9 @@ from otel_debugstore_analysis.optimizer import (
     optimize,
 )
 from otel_debugstore_analysis.optimizer.scratch import Scratch
-from otel_debugstore_analysis.optimizer.testing import command_in_copy, decides
+from otel_debugstore_analysis.optimizer.testing import command_in_copy, decides, said
+from otel_debugstore_analysis.processes import Outcome
+from otel_debugstore_analysis.processes.outcome import Output
 from otel_debugstore_analysis.queue import ClaimedError, Code, Finding, OptimizationQueue, QueueError, Violation
 from replayed import QUICK, contents, queued
 
@@ -96,6 +98,8 @@ def test_tests_behind_a_link(project: Path) -> None:
         ("checks/all.py", "prices.py", "python -m unittest checks", True),
         ("check.sh", "prices.py", "bash ./check.sh", True),
         ("check.py", "prices.py", "pytest check.py::test_one", True),
+        ("check.py", "prices.py", "bash -c 'python /shop/check.py'", True),
+        ("check.py", "prices.py", "python /other/check.py", False),
         ("cfg/t.ini", "prices.py", "pytest --config-file=cfg/t.ini", True),
         ("testtools.py", "prices.py", "python -m unittest", True),
         ("check_it.py", "prices.py", "bash -c 'python check_it.py'", True),
@@ -113,32 +117,60 @@ def test_tests_behind_a_link(project: Path) -> None:
 )
 def test_what_decides(name: str, component: str | None, command: str, is_one: bool) -> None:
     """Tests by name, by folder and by the command, and settings; not the component, nor what lies beside it."""
-    assert decides(name, component, shlex.split(command)) is is_one
+    assert decides(name, component, shlex.split(command), Path("/shop")) is is_one
 
 
-@pytest.mark.parametrize(
-    ("word", "named"),
-    [
-        ("{project}/tests/a.py::t", "./tests/a.py::t"),
-        ("--rootdir={project}", "--rootdir=./."),
-        ("-c{project}/x.ini", "-c./x.ini"),
-        ("cd '{project}' && python {project}/check.py", "cd './.' && python ./check.py"),
-        ("A=/x:{project}/src:/y", "A=/x:./src:/y"),
-        ("{link}/tests", "./tests"),
-        ("{project}2/tests", "{project}2/tests"),
-        ("/mnt{project}/tests", "/mnt{project}/tests"),
-        ("{project}/.venv/bin/pytest", "{project}/.venv/bin/pytest"),
-        ("{project}/env/bin/python", "{project}/env/bin/python"),
-    ],
-)
-def test_commands_stay_in_the_copy(tmp_path: Path, word: str, named: str) -> None:
-    """What a command names of the project is named within the copy; programs of an environment stay where they are."""
+def test_commands_stay_in_the_copy(tmp_path: Path) -> None:
+    """What a command names of the project is named in the copy, wherever it goes; what is not there stays."""
     project = tmp_path.resolve() / "my shop"
     (project / "env" / "bin").mkdir(parents=True)
     (project / "env" / "pyvenv.cfg").touch()
+    (project / "tests").mkdir()
+    (project / "tests" / "test_a.py").touch()
+    (project / "ignored").mkdir()
+    (project / "ignored" / "model.txt").touch()
     (tmp_path / "link").symlink_to(project)
-    places = {"project": project, "link": tmp_path.resolve() / "link"}
-    assert command_in_copy(["bash", "-c", word.format(**places)], project)[-1] == named.format(**places)
+    link = tmp_path.resolve() / "link"
+    with Scratch(project, (project / "ignored",)) as scratch:
+        copy = scratch.folder
+        in_copy = {
+            f"{project}/tests/test_a.py::t": f"{copy}/tests/test_a.py::t",
+            f"--rootdir={project}": f"--rootdir={copy}",
+            f"-c{project}/x.ini": f"-c{copy}/x.ini",
+            f"cd tests && pytest '{project}/tests'": f"cd tests && pytest '{copy}/tests'",
+            f"A=/x:{project}/src:/y": f"A=/x:{copy}/src:/y",
+            f"{link}/tests": f"{copy}/tests",
+            f"@{project}/words": f"@{copy}/words",
+            f"sqlite:///{project}/new.db": f"sqlite:///{copy}/new.db",
+            f"file://{project}/tests": f"file://{copy}/tests",
+        }
+        elsewhere = (
+            *(f"{project}2/tests", f"/mnt{project}/tests", f"http://host{project}/tests", "tests", "a//b", "/"),
+            *(f"{project}/env/bin/python", f"{project}/.venv/bin/pytest", f"{project}/ignored/model.txt"),
+        )
+        for word, named in (*in_copy.items(), *zip(elsewhere, elsewhere, strict=True)):
+            assert command_in_copy(["bash", "-c", word], scratch)[-1] == named
+
+
+def test_what_failed_tests_say() -> None:
+    """The last one that failed, and the exception: in full, though pytest cuts it or leaves it out."""
+    for printed, why in (
+        (
+            "E   ModuleNotFoundError: No module named 'x'\nERROR tests/a.py\n",
+            "ERROR tests/a.py - ModuleNotFoundError: No module named 'x'",
+        ),
+        ("E     File 'a'\nE       (\nE   SyntaxError: no\n\nERROR a.py", "ERROR a.py - SyntaxError: no"),
+        (
+            "E   first\n\nE       assert 1 == 2\nE        +  where 1\n\nFAILED a.py::t - ass...\n1 failed",
+            "FAILED a.py::t - assert 1 == 2",
+        ),
+        ("E   another\n\nFAILED a.py::t - assert 1 == 2\n", "FAILED a.py::t - assert 1 == 2"),
+        ("E   RuntimeError: no\n", "RuntimeError: no"),
+        ("FAILED (failures=1)\n", "FAILED (failures=1)"),
+        ("no\nwell\n", "well"),
+        ("", ""),
+    ):
+        assert said(Outcome((), "failed", "Why.", stdout=Output(printed.encode()))) == f"Why. {why}".strip()
 
 
 def test_the_package_names_the_copy(project: Path) -> None:

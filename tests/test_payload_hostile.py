@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+
 import captured
 from captured import CALLS, HOSTILE_SUBCLASSES, Hostile
 from otel_debugstore.payload import capture, capture_arguments, describe, summarize_with
@@ -174,6 +176,10 @@ def test_summary_of_a_user() -> None:
     for _ in range(3):
         capture(Slow())
     assert len(calls) == 1
+    may_record = []
+    summarize_with(Client, lambda client: may_record.append(is_instrumentation_enabled()))
+    capture(Client())
+    assert may_record == [False]
     summarize_with(Client, lambda client: 1 / 0)
     assert list(plain(Client())) == ["$object"]
 

@@ -9,6 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pyarrow as pa
 import pytest
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 import captured
 from captured import CALLS
@@ -34,6 +35,20 @@ def test_arrays_come_back() -> None:
         kept = capture(value, MASKER)
         assert kept.replayable, value
         assert same(restore(kept.content), value), value
+
+
+def test_what_a_table_runs_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library's functions may be recorded themselves: capturing their arguments would have no end."""
+    may_record, to_numpy = [], pd.DataFrame.to_numpy
+
+    def watched(*args: object, **kwargs: object) -> object:
+        may_record.append(is_instrumentation_enabled())
+        return to_numpy(*args, **kwargs)
+
+    monkeypatch.setattr(pd.DataFrame, "to_numpy", watched)
+    capture(pd.DataFrame({"n": [1, 2]}), MASKER)
+    assert may_record == [False]
+    assert is_instrumentation_enabled()
 
 
 def test_large_array() -> None:

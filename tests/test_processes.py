@@ -28,7 +28,10 @@ def ran(code: str, *arguments: str, timeout_s: float = 60.0, max_output_bytes: i
 
 
 def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_for_pids(path: Path) -> None:
@@ -208,6 +211,14 @@ class TestNothingStays:
         """By the command, which ends nevertheless when its time is up."""
         assert run_command(["bash", "-c", "kill -STOP $PPID; sleep 600"], timeout_s=1).status == "timeout"
 
+    def test_its_end_is_seen_though_signals_are_blocked(self) -> None:
+        """Those of this process, SIGCHLD among them, as threads that wait for signals have it."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        try:
+            assert run_command(["sleep", "0.2"], timeout_s=5).status == "ok"
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     def test_it_goes_with_its_children(self, tmp_path: Path) -> None:
         """When its time is up, its children go, too."""
         outcome = ran(LEAVES_BEHIND, str(tmp_path / "pids"), "wait", timeout_s=8.0)
@@ -250,19 +261,33 @@ class TestNothingStays:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the command itself is ended")
     def test_it_ends_with_us_though_we_are_killed(self, tmp_path: Path) -> None:
-        """SIGKILL of this process leaves nobody to end the command but the process that watches over it: it does."""
-        code = f"""
-            import sys
-            from otel_debugstore_analysis.processes import run_command
-            run_command([sys.executable, "-c", {textwrap.dedent(LEAVES_BEHIND)!r}, {str(tmp_path / "pids")!r}, "wait"])
+        """SIGKILL of this process leaves nobody to end the command but the process that watches over it: it does.
+
+        So it is though a fork of this process lives on, with all that was open.
         """
-        ours = subprocess.Popen(python(code))
+        code = f"""
+            import os, sys, threading, time
+            from pathlib import Path
+            from otel_debugstore_analysis.processes import run_command
+            pids, fork = Path({str(tmp_path / "pids")!r}), Path({str(tmp_path / "fork")!r})
+            def fork_later():
+                while not (pids.exists() and pids.read_text()):
+                    time.sleep(0.01)
+                if os.fork() == 0:
+                    fork.write_text(str(os.getpid()))
+                    time.sleep(600)
+            threading.Thread(target=fork_later).start()
+            run_command([sys.executable, "-c", {textwrap.dedent(LEAVES_BEHIND)!r}, str(pids), "wait"])
+        """
+        ours = subprocess.Popen(python(code), stderr=subprocess.DEVNULL)  # where Python warns of forks with threads
         wait_for_pids(tmp_path / "pids")
+        wait_for_pids(tmp_path / "fork")
         ours.kill()
         ours.wait()
         deadline = time.monotonic() + 20
         while not gone(tmp_path / "pids") and time.monotonic() < deadline:
             time.sleep(0.05)
+        os.kill(int((tmp_path / "fork").read_text()), signal.SIGKILL)
         assert gone(tmp_path / "pids")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -149,6 +149,10 @@ def test_other_limits_are_violated_too(queue: OptimizationQueue) -> None:
     assert (item.trace_ids, item.tests) == ((hex_id(2, 32), hex_id(1, 32)), ("pytest",))
     assert item.expected_saving_ns_per_s == 2e6
     assert "p95_ns" in item.history[-1].what
+    same_limit, other_limit = ({"p95_ns": limit} for limit in (SLOW.limit, 50 * SLOW.limit))
+    assert queue.put(replace(both, undecided=same_limit)).violations == (errors, SLOW)
+    assert queue.put(replace(both, undecided=other_limit)).violations == (errors,)
+    assert queue.put(found()).violations == (SLOW, errors)
     assert queue.put(replace(both, kept=["p95_ns"])).violations == (errors,)
     assert queue.put(found()).violations == (SLOW, errors)
     assert queue.put(found(variant="v2", seen_ns=2 * START_NS)).violations == (SLOW,)

@@ -134,7 +134,7 @@ def test_what_cannot_be_replayed_is_counted(project: Path) -> None:
     """Arguments that were masked or summarised can't be made again: how many, and why, is said."""
     found = replay(recorded(project / "debug_data", "shop.given"), "shop:given", options=NO_TIME)
     assert (found.recorded, found.inputs) == (2, 1)
-    assert found.skipped == {"among its arguments is one of the type object, which is only summarised": 1}
+    assert found.skipped == {"among its arguments is one of the type shop:Client, which is only summarised": 1}
     with pytest.raises(NotReplayableError, match=r"1 calls: its arguments were masked"):
         replay(recorded(project / "debug_data", "shop.secret"), "shop:secret", options=NO_TIME)
 

@@ -165,7 +165,7 @@ def test_a_module_is_merged() -> None:
     assert merged(file, whole) == whole
     with pytest.raises(OptimizerError, match="defines nothing"):
         merged(file, "x = 1")
-    with pytest.raises(OptimizerError, match="no Python"):
+    with pytest.raises(OptimizerError, match="neither a patch nor a Python module"):
         merged(file, "Here is what I would do:")
 
 

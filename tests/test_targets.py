@@ -7,6 +7,7 @@ import json
 import sys
 import typing
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 import pytest
 
 from instrumented import run_instrumented, run_python
+from otel_debugstore import tool
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore.instrumentors.target_names import parse_target
 from otel_debugstore.instrumentors.targets import TargetInstrumentor
+from otel_debugstore.instrumentors.thread_pools import ThreadPoolInstrumentor
 from recording import Memory, modules
 from stored import stored_spans
 
@@ -168,7 +171,15 @@ def test_a_function_that_recording_calls(shop: None, memory: Memory) -> None:
         tools.buy("x")
         assert typing.cast(typing.Any, 1) == 1
         assert json.dumps({}, indent=1) == "{}"
-    assert memory.paths() == ["json.encoder.JSONEncoder.encode", "shop.tools.buy", "typing.cast"]
+        ThreadPoolInstrumentor().instrument(skip_dep_check=True)
+        try:
+            with tool("outer"), ThreadPoolExecutor(1) as pool:
+                pool.submit(typing.cast, typing.Any, 2).result()
+        finally:
+            ThreadPoolInstrumentor().uninstrument()
+    encoded, *others = memory.paths()
+    assert encoded == "json.encoder.JSONEncoder.encode"
+    assert others == ["outer", "outer > typing.cast", "shop.tools.buy", "typing.cast"]
 
 
 @pytest.mark.parametrize("module", ["otel_debugstore.config", "opentelemetry.*", "wrapt"])

@@ -85,7 +85,7 @@ class Segment:
 
 
 def connect(memory_limit: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """Return an in-memory DuckDB that takes nothing from the network and picks up no Python variables."""
+    """Return an in-memory DuckDB that asks no network, picks up no Python variables, and prints nothing."""
     config: dict[str, str | bool | int | float | list[str]] = {
         "python_enable_replacements": False,
         "autoinstall_known_extensions": False,
@@ -100,7 +100,10 @@ def connect(memory_limit: str | None = None, threads: int | None = None) -> duck
         config["memory_limit"] = memory_limit
     if threads:
         config["threads"] = threads
-    return duckdb.connect(config=config)
+    connection = duckdb.connect(config=config)
+    # By default it prints into programs whose `__main__` has no file, such as that of `python -c`.
+    connection.execute("SET enable_progress_bar = false")
+    return connection
 
 
 class SegmentWriter:

@@ -27,15 +27,16 @@ from otel_debugstore.calls.unsampled import count_unsampled
 class Steps:
     """The call behind a coroutine or generator: begun with its first step, ended with its last."""
 
-    __slots__ = ("_arguments", "_began", "_call", "_component", "_is_done", "_skipped_at_ns")
+    __slots__ = ("_arguments", "_began", "_call", "_component", "_skipped_at_ns", "is_done")
 
     def __init__(self, component: Component, arguments: Arguments | None = None) -> None:
         self._component = component
         self._arguments = arguments
         self._call: Call | None = None
         self._began = False
-        self._is_done = False
         self._skipped_at_ns = 0  # when it began, if it was not sampled
+        self.is_done = False
+        """Whether the call has ended."""
 
     @property
     def has_begun(self) -> bool:
@@ -68,7 +69,7 @@ class Steps:
             args: Its arguments.
             is_item: Whether it makes one item of an asynchronous generator: `StopIteration` ends the item then.
         """
-        if self._is_done:
+        if self.is_done:
             return step(*args)
         call = self.begin()
         if call is not None:
@@ -91,9 +92,9 @@ class Steps:
 
     def finish(self, error: BaseException | None = None, **result: Any) -> None:
         """End the call, unless it has ended, or the interpreter takes itself apart: nothing can be recorded then."""
-        if self._is_done or sys is None or sys.is_finalizing():
+        if self.is_done or sys is None or sys.is_finalizing():
             return
-        self._is_done = True
+        self.is_done = True
         call, self._call = self._call, None
         if call is None:
             if self._skipped_at_ns:
@@ -225,44 +226,52 @@ class _Item:
             raise
 
 
-def recorded_generator(made: Any, steps: Steps) -> Any:
-    """Return what stands for a generator."""
+def recorded_generator(made: Any, steps: Steps, unbegun: object = None) -> Any:
+    """Return what stands for a generator; it holds `unbegun` as long as it lives."""
     if type(made) is not GeneratorType:
         return _RecordedGenerator(made, steps)
     if made.gi_code.co_flags & CO_ITERABLE_COROUTINE:  # it is awaited, as those of `types.coroutine`
         return RecordedCoroutine(made, steps)
-    recorded: Any = _generated(made, steps)
+    recorded: Any = _generated(made, steps, unbegun)
     recorded.__name__, recorded.__qualname__ = made.__name__, made.__qualname__
     return recorded
 
 
-def _generated(made: GeneratorType[Any, Any, Any], steps: Steps) -> Generator[Any, Any, Any]:
+def _generated(made: GeneratorType[Any, Any, Any], steps: Steps, _: object) -> Generator[Any, Any, Any]:
     """Run a generator step by step: what is sent and thrown into this one goes into it, whatever it does this one does.
 
-    Where the call has begun before, the first step is for `continued`, and the program never sees it: only a generator
-    that was begun is told that it is closed or forgotten.
+    What passes through is held nowhere while the program or the generator has it: an item may be large, and an
+    exception would be held by its own traceback. So it goes from hand to hand, and not into variables.
+    What is raised before the program was given an item (`is_out`) is not for the generator: recording itself failed.
     """
-    # Nothing that passes through is held in a variable while the program has it: an item may be large, and an exception
-    # would be held by its own traceback.
-    is_hidden, is_closed = steps.has_begun, False
-    send, throw, value = made.send, made.throw, None
-    thrown: list[BaseException] = []
+    send, throw = made.send, made.throw
+    hand: list[Any] = [None]
+    step, is_out, is_closed = send, False, False
+    call = steps.begin()
     while True:
         try:
-            if is_hidden:
-                is_hidden = False
-                value = yield
-            call = steps.begin()
-            if call is None:
-                while True:
-                    value = yield throw(thrown.pop()) if thrown else send(value)
-            while True:
+            if call is not None:
                 call.resume()
-                value = yield call.suspend(throw(thrown.pop()) if thrown else send(value))
+            hand.append(step(hand.pop()))
+            if call is not None:
+                call.suspend()
+            is_out, is_closed = True, False
+            sent = yield hand.pop()
+            # Nearly always nothing is sent: that goes the short way.
+            if call is None:
+                while sent is None:
+                    sent = yield send(None)
+            else:
+                while sent is None:
+                    call.resume()
+                    sent = yield call.suspend(send(None))
+            step, is_out = send, False
+            hand.append(sent)
+            sent = None
         except BaseException as error:
-            if made.gi_frame is not None and not made.gi_running:  # it has not ended: this is meant for it
-                is_closed = isinstance(error, GeneratorExit)
-                thrown.append(error)
+            if is_out and made.gi_frame is not None and not made.gi_running:  # it is for the generator, not of it
+                step, is_out, is_closed = throw, False, isinstance(error, GeneratorExit)
+                hand.append(error)
             elif isinstance(error, StopIteration):
                 steps.finish(GeneratorExit() if is_closed else None, result=error.value)
                 return error.value
@@ -271,9 +280,29 @@ def _generated(made: GeneratorType[Any, Any, Any], steps: Steps) -> Generator[An
                 raise
 
 
+class _Unbegun:
+    """Ends the call of a generator that is closed or forgotten before its first step: none of its code runs then."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def __del__(self) -> None:
+        try:
+            if not self._steps.is_done:
+                self._steps.finish(GeneratorExit())
+        except AttributeError:  # it was not made completely
+            return
+
+
+def _continued_generator(made: Any, steps: Steps) -> Any:
+    return recorded_generator(made, steps, _Unbegun(steps))
+
+
 _KINDS: Final[dict[type, tuple[Callable[[Any, Steps], Any], str]]] = {
     CoroutineType: (RecordedCoroutine, "cr_suspended"),
-    GeneratorType: (recorded_generator, "gi_suspended"),
+    GeneratorType: (_continued_generator, "gi_suspended"),
     AsyncGeneratorType: (RecordedAsyncGenerator, "ag_suspended"),
 }
 """What stands for what, and the attribute that says that it was begun."""
@@ -300,8 +329,6 @@ def continued(made: Any, component: Component, call: Call | None, skipped_at_ns:
         if call is not None:
             call.suspend()
         steps.go_on(call, skipped_at_ns)
-        if type(recorded) is GeneratorType:
-            next(recorded)  # see `_generated`
         return recorded
     except Exception as error:  # noqa: BLE001  # see `trouble`
         trouble(error)

@@ -160,6 +160,8 @@ class Seen:
             self._before = before
             for number in forget:
                 self._news.tallies[number], self._news.pairs[number] = Tally(), Pairs()
+                self._open[number].clear()
+                self._late[number].clear()
             if forget:
                 self._judge_anew()
             for number in range(1, len(before.pairs)):

@@ -38,9 +38,9 @@ class Target(NamedTuple):
 
     def is_in(self, module: str) -> bool:
         """Return whether a module of this name may hold some; Python's library and recorders only if they are named."""
-        package = self.module.partition(".")[0]
-        is_written_out = WILDCARDS.isdisjoint(package)
-        return is_matched(module, (self.module,)) and (is_written_out or not _is_below_recording(module))
+        is_written_out = WILDCARDS.isdisjoint(self.module.partition(".")[0])
+        is_below_recording = module.partition(".")[0] in RECORDERS or is_of_python(module)
+        return is_matched(module, (self.module,)) and (is_written_out or not is_below_recording)
 
     @property
     def is_glob(self) -> bool:
@@ -68,10 +68,6 @@ def parse_target(text: str) -> Target:
     for word in words:
         declared |= _DECLARED[word]
     return Target(found[1], tuple(found[2].split(".")), layer, text.strip(), **declared)
-
-
-def _is_below_recording(module: str) -> bool:
-    return module.partition(".")[0] in RECORDERS or is_of_python(module)
 
 
 def is_named(name: str, glob: str) -> bool:

@@ -8,7 +8,8 @@ one line: when the module was imported and has no such function, or, by the proc
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -98,17 +99,14 @@ class TargetInstrumentor(Instrumentor):
         from otel_debugstore.calls.decorators import instrument
         from otel_debugstore.calls.recorded import RecordedFunction
         from otel_debugstore.instrumentors.patching import OurWrapper, TargetFunction
-        from otel_debugstore.instrumentors.recorders import is_of_python
+        from otel_debugstore.instrumentors.recorders import is_called_by_the_program, is_of_python
 
         if not isinstance(found, (RecordedFunction, OurWrapper)):
             recorded: Any = instrument(target.layer, replayable=target.replayable, pure=target.pure)(found)
-            is_on = self._is_on_for_the_program if is_of_python(recorded.__module__) else self._patches.is_on
+            is_on: Callable[[], bool] = self._patches.is_on
+            if is_of_python(recorded.__module__):
+                is_on = partial(is_called_by_the_program, is_on)
             self._patches.replace(owner, name, TargetFunction(recorded, is_on))
-
-    def _is_on_for_the_program(self) -> bool:
-        from otel_debugstore.instrumentors.recorders import is_called_by_the_program
-
-        return is_called_by_the_program() and bool(self._patches.is_on())
 
     def _say_what_is_missing(self) -> None:
         try:

@@ -25,6 +25,7 @@ from otel_debugstore.payload.introspect import (
 from otel_debugstore.payload.kinds import BY_TYPE, subclass_handler, written_handler
 from otel_debugstore.payload.tables import table_handler
 from otel_debugstore.payload.walk import Handler, Plain, Walk
+from otel_debugstore.suppressed import suppressed
 
 MAX_SUMMARY_NS: Final = 5_000_000
 """A user's summary that took longer is not called again in this process: it can't be interrupted."""
@@ -79,7 +80,8 @@ def _summary_handler(cls: type, describe: Callable[[Any], Any]) -> Handler:
         if _summaries.get(id(cls), (None, None))[1] is not describe:
             return walk.object(value)
         start = time.perf_counter_ns()
-        described = describe(value)
+        with suppressed():  # it may be recorded itself
+            described = describe(value)
         if time.perf_counter_ns() - start > MAX_SUMMARY_NS:
             _summaries.pop(id(cls), None)
         return walk.summary("$summary", {"type": type_name(type(value)), "summary": walk.value(described)})

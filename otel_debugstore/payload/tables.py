@@ -13,6 +13,7 @@ from typing import Any, Final
 from otel_debugstore.digest import blake2b
 from otel_debugstore.payload.introspect import library_class, mro, type_name
 from otel_debugstore.payload.walk import Handler, Plain, Walk
+from otel_debugstore.suppressed import suppressed
 
 _NUMERIC: Final = frozenset("biufcmM")
 _SPREAD_VALUES: Final = 64
@@ -31,8 +32,13 @@ def table_handler(cls: type) -> Handler | None:
 
 
 def _contained(handler: Handler) -> Handler:
-    """A table counts as a container: it may hold others, and itself."""
-    return lambda walk, value: walk.contained(type_name(type(value)), value, lambda: handler(walk, value))
+    """A table counts as a container: it may hold others, and itself. What its library calls, the program does not."""
+
+    def handled(walk: Walk, value: Any) -> Plain:
+        with suppressed():
+            return walk.contained(type_name(type(value)), value, lambda: handler(walk, value))
+
+    return handled
 
 
 def _array(walk: Walk, value: Any) -> Plain:

@@ -64,6 +64,7 @@ def _finding(result: AuditResult, checks: Sequence[Check], tests: Sequence[str])
         seen_ns=result.seen_ns,
         recorded_as=result.recorded_as,
         kept=tuple(check.name for check in result.checks if check.verdict == "pass"),
+        undecided={check.name: check.limit for check in result.checks if check.verdict == "undecided"},
     )
 
 

@@ -123,7 +123,7 @@ class WorkerProcess:
         if self._state.closed:
             return
         self._kill()
-        for descriptor in (self._requests, self._answers, self._status):
+        for descriptor in (self._requests, self._answers, self._status, self._control):
             os.close(descriptor)
         self._state.close()
         self._state_file.close()
@@ -238,7 +238,8 @@ class WorkerProcess:
         if sys.platform != "linux":
             self._kill_known()
         _send(self._keeper, signal.SIGCONT)  # a function may have stopped it
-        os.close(self._control)
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            os.write(self._control, b"\n")  # if it was closed, another process may have it open: a fork of this one
         self._heard(sys.maxsize, _END_S)  # until it has ended
         _send(self._keeper, signal.SIGKILL)
         if self._process is not None:

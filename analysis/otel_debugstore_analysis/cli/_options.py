@@ -55,6 +55,10 @@ data_dir_option = _data_dir_option(None)
 """`--data-dir` after the command, where it comes before all others."""
 
 
+OF_BENCHMARKS: Final = "debugstore-benchmark"
+"""What the sessions begin with that `benchmark` makes: who goes on with what was recorded does not mean those."""
+
+
 def base_path() -> Path:
     """Return the base path that the options of the running command name."""
     return chosen_data_dir() or Path(DEFAULT_DATA_DIR)
@@ -85,7 +89,7 @@ class Scope:
     engine_url: str | None = None
 
     def session_ids(self) -> list[str]:
-        """Return the sessions meant, which exist: those named, all, or the newest.
+        """Return the sessions meant, which exist: those named, all, or the newest that is none of `benchmark`'s.
 
         Raises:
             SessionNotFoundError: One is not there, or there is none at all.
@@ -101,7 +105,9 @@ class Scope:
                 f"No session lies below {self.base_path}; record one "
                 f"({RECORDING}), import one (debugstore import FILE), or name another directory (--data-dir)."
             )
-        return found if self.all_sessions else found[-1:]
+        if self.all_sessions:
+            return found
+        return ([each for each in found if not each.startswith(OF_BENCHMARKS)] or found)[-1:]
 
     def named(self) -> Scope:
         """Return the same with the newest session by its name, where that is meant: later it may be another one."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from otel_debugstore_analysis.cli._errors import Findings
-from otel_debugstore_analysis.cli._options import base_path, data_dir_option
+from otel_debugstore_analysis.cli._options import OF_BENCHMARKS, base_path, data_dir_option
 from otel_debugstore_analysis.cli._output import format_option, remark, show, show_json
 from otel_debugstore_analysis.cli._progress import progress_bar
 
@@ -182,7 +182,7 @@ def _record(found: Comparison, name: str, sides: tuple[str, str], session: str |
     from otel_debugstore.session_id import default_session_id
     from otel_debugstore_analysis.benchmark import record_comparison
 
-    session_id = session or default_session_id("benchmark")
+    session_id = session or default_session_id(OF_BENCHMARKS)
     trace_id = record_comparison(base_path(), session_id, name, found, baseline=sides[0], candidate=sides[1])
     remark(f"Recorded in session {session_id}, trace {trace_id}.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import sys
 import time
@@ -30,7 +31,7 @@ POLL_SECONDS: Final = 0.25
 def command(scope: Scope, follow: bool, lines: int, output_format: str) -> None:
     """Show the last spans by the time they ended, and with -f those that end from now on.
 
-    With -f and no --session, sessions that begin later are followed too. JSON is a line a span.
+    With -f sessions that begin later are followed too, all or those that --session names. JSON is a line a span.
 
     \b
     Examples:
@@ -50,27 +51,31 @@ def command(scope: Scope, follow: bool, lines: int, output_format: str) -> None:
 
 
 class _Following:
-    """One follower a session; new sessions are taken in unless sessions were named."""
+    """One follower a session; sessions that begin later are taken in, if sessions were named then only those."""
 
     def __init__(self, scope: Scope, lines: int, wait: bool, stack: contextlib.ExitStack) -> None:
-        from otel_debugstore_exporters.session import list_sessions
+        from otel_debugstore_exporters.session import SessionPaths, list_sessions
 
         self._scope = scope
         self._stack = stack
         self._followers: dict[str, Follower] = {}
         self._known = set(list_sessions(scope.base_path))
-        if wait and not scope.given and not self._known:
+        later = [s for s in scope.given if not SessionPaths(scope.base_path, s).exists()] if wait else []
+        is_empty = wait and not scope.given and not self._known
+        if later:
+            remark(f"Not there yet, below {scope.base_path}: session {', '.join(later)}; waiting for it.")
+            scope = dataclasses.replace(scope, given=tuple(s for s in scope.given if s not in later))
+        elif is_empty:
             remark(f"No session lies below {scope.base_path} yet; waiting for one.")
-        else:
+        if scope.given or not (later or is_empty):
             for session_id in scope.session_ids():
                 self._add(session_id, lines)
 
     def poll(self) -> Iterator[Table]:
         from otel_debugstore_exporters.session import list_sessions
 
-        for session_id in () if self._scope.given else list_sessions(self._scope.base_path):
-            if session_id not in self._known:
-                self._known.add(session_id)
+        for session_id in list_sessions(self._scope.base_path):
+            if session_id not in self._known and session_id in (self._scope.given or (session_id,)):
                 self._add(session_id, 1_000_000)
         for follower in self._followers.values():
             yield follower.poll()
@@ -79,6 +84,7 @@ class _Following:
         from otel_debugstore_analysis.query import DuckDBEngine, Follower
         from otel_debugstore_exporters.reader import SessionReader
 
+        self._known.add(session_id)
         reader = self._stack.enter_context(SessionReader(Path(self._scope.base_path), [session_id], threads=1))
         self._followers[session_id] = Follower(DuckDBEngine(reader), lines)
 

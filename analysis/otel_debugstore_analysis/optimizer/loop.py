@@ -22,7 +22,7 @@ from otel_debugstore_analysis.optimizer.patch import make_patch
 from otel_debugstore_analysis.optimizer.protocol import Candidate, Optimizer, OptimizerError, Task
 from otel_debugstore_analysis.optimizer.results import Attempt, Optimization, OptimizeOptions
 from otel_debugstore_analysis.optimizer.scratch import Scratch, write_files
-from otel_debugstore_analysis.optimizer.testing import command_in_copy, decides, run_tests, said
+from otel_debugstore_analysis.optimizer.testing import decides, run_tests, said
 from otel_debugstore_analysis.processes import Outcome
 from otel_debugstore_analysis.query import DuckDBEngine
 from otel_debugstore_analysis.queue import Evidence, OptimizationQueue, QueueItem, package
@@ -93,7 +93,7 @@ class _Optimizing:
         self._recorded = recorded
         self._engine = engine
         self._project = options.project.resolve()
-        self._tests = command_in_copy(options.tests if options.tests is not None else item.tests, self._project)
+        self._tests = tuple(options.tests if options.tests is not None else item.tests)
 
     def run(self) -> Optimization:
         """Ask for candidates, and try them, one after the other, until one holds.
@@ -185,7 +185,9 @@ class _Optimizing:
         """Return a candidate without what decides about it, and a sentence that says what was left out."""
         file = self._file(scratch)
         component = None if file is None else file.relative_to(scratch.folder).as_posix()
-        left_out = [name for name in candidate.files if decides(scratch.name_of(name), component, self._tests)]
+        left_out = [
+            name for name in candidate.files if decides(scratch.name_of(name), component, self._tests, self._project)
+        ]
         if not left_out:
             return candidate, ""
         files = {name: text for name, text in candidate.files.items() if name not in left_out}

@@ -7,15 +7,15 @@ Each is proposed only where recorded calls say that it would pay:
 
 What a call took on a busy machine is mostly that it waited for the processor, which no rewrite saves. So calls of a
 pure function with equal inputs count with the median of their durations; and what calls below a function took is held
-against its CPU time, too.
+against its CPU time, too. If for most inputs the first call takes longer than those that follow, the function keeps
+results itself, and first calls count as so much longer.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import ibis.expr.types as ir
@@ -68,9 +68,8 @@ class MechanicalOptimizer:
             found.append((cache.share, Candidate(title, {task.file_name: rewritten})))
         for repeat in repeated_calls(task):
             if (rewritten := hoisted(text, function, repeat.called)) is not None:
-                title = (
-                    f"call {repeat.called} once in {function}: {repeat.share:.0%} of its time went to the same calls"
-                )
+                went = f"{repeat.share:.0%} of its {repeat.of} went to the same calls"
+                title = f"call {repeat.called} once in {function}: {went}"
                 found.append((repeat.share, Candidate(title, {task.file_name: rewritten})))
         return [candidate for _, candidate in sorted(found, key=lambda pair: -pair[0])]
 
@@ -85,20 +84,18 @@ class Cache(NamedTuple):
 def cache_that_pays(calls: Sequence[RecordedCall]) -> Cache | None:
     """Return the cache that recorded calls of a pure function would have had use of; None if it would not pay."""
     outputs: dict[str, set[str | None]] = defaultdict(set)
-    durations: dict[str, list[int]] = defaultdict(list)
-    for call in calls:
-        durations[call.input.digest].append(call.duration_ns)
-    typical_ns = {digest: statistics.median(found) for digest, found in durations.items()}
     seen: dict[tuple[str, int | None], set[str]] = defaultdict(set)
-    repeated_ns, total_ns, repeats = 0.0, 0.0, 0
+    firsts_ns: dict[str, list[int]] = defaultdict(list)  # of each process
+    others_ns: dict[str, list[int]] = defaultdict(list)
     for call in calls:
-        outputs[call.input.digest].add(call.error or call.output_digest)
-        known = seen[call.session, call.pid]
-        total_ns += typical_ns[call.input.digest]
-        if call.input.digest in known and call.error is None:
-            repeated_ns += typical_ns[call.input.digest]
-            repeats += 1
-        known.add(call.input.digest)
+        digest, known = call.input.digest, seen[call.session, call.pid]
+        outputs[digest].add(call.error or call.output_digest)
+        is_repeated = digest in known and call.error is None
+        (others_ns if is_repeated else firsts_ns)[digest].append(call.duration_ns)
+        known.add(digest)
+    repeated_ns, first_ns = _typical(firsts_ns, others_ns)
+    repeats = sum(map(len, others_ns.values()))
+    total_ns = repeated_ns + first_ns
     if not repeats or repeated_ns / repeats < MIN_CALL_NS or repeated_ns < MIN_SHARE * total_ns:
         return None
     if any(len(found) > 1 for found in outputs.values()):
@@ -111,12 +108,26 @@ def cache_that_pays(calls: Sequence[RecordedCall]) -> Cache | None:
     return Cache(repeated_ns / total_ns, min(_MOST_CACHE, max(_LEAST_CACHE, 1 << (2 * most - 1).bit_length())))
 
 
+def _typical(firsts_ns: Mapping[str, Sequence[int]], others_ns: Mapping[str, Sequence[int]]) -> tuple[float, float]:
+    """Return what repeated calls took, and what first ones did, by medians of equal inputs."""
+    again_ns = {digest: statistics.median(found) for digest, found in others_ns.items()}
+    longer = [statistics.median(firsts_ns[digest]) / max(again, 1.0) for digest, again in again_ns.items()]
+    factor = max(statistics.median(longer), 1.0) if longer else 1.0
+    repeated = sum(again * len(others_ns[digest]) for digest, again in again_ns.items())
+    first = sum(
+        (again_ns[digest] * factor if digest in again_ns else statistics.median(found)) * len(found)
+        for digest, found in firsts_ns.items()
+    )
+    return repeated, first
+
+
 class Repeat(NamedTuple):
     """Calls of a pure function with the same arguments, below one call: its name, and the share of the time they
-    took, or of the CPU time where that is more."""
+    took, or of the CPU time where that is more and known of all."""
 
     called: str
     share: float
+    of: str
 
 
 class _Child(NamedTuple):
@@ -145,9 +156,11 @@ def repeated_calls(task: Task) -> list[Repeat]:
         is_pure = all((child.pure or "").lower() == "true" and child.status != "ERROR" for child in calls)
         if name and is_pure:
             again = _repeated(calls)
-            share = max(_share(again, own, attrgetter(column)) for column in ("duration_ns", "cpu_ns"))
+            time = _share([call.duration_ns for call in again], [call.duration_ns for call in own])
+            cpu_time = _share([call.cpu_ns for call in again], [call.cpu_ns for call in own])
+            share, of = max((time, "time"), (cpu_time, "CPU time"))
             if share >= MIN_SHARE:
-                found.append(Repeat(name, min(share, 1.0)))
+                found.append(Repeat(name, min(share, 1.0), of))
     return found
 
 
@@ -164,12 +177,12 @@ def _repeated(calls: Sequence[_Child]) -> list[_Child]:
     return found
 
 
-def _share(
-    part: Sequence[_Child], whole: Sequence[RecordedCall], time_of: Callable[[_Child | RecordedCall], int | None]
-) -> float:
-    """Return which share of the time of some calls is that of others; 0 where it is not known."""
-    total = sum(time_of(call) or 0 for call in whole)
-    return sum(time_of(call) or 0 for call in part) / total if total else 0.0
+def _share(part_ns: Sequence[int | None], whole_ns: Sequence[int | None]) -> float:
+    """Return which share of the time of some calls is that of others; 0 where it is not known of each."""
+    known = [time for time in whole_ns if time is not None]
+    if len(known) < len(whole_ns) or not sum(known):
+        return 0.0
+    return sum(time or 0 for time in part_ns) / sum(known)
 
 
 def _children(limit: int) -> ir.Table:

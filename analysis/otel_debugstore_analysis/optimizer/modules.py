@@ -30,7 +30,8 @@ def merged(text: str, module: str) -> str:
     Raises:
         OptimizerError: One of both is no Python, or the module defines nothing of the file's.
     """
-    old, new = _parsed(text, "The file"), _parsed(module, "What the optimizer wrote")
+    old = _parsed(text, "The file is no Python")
+    new = _parsed(module, "What the optimizer wrote is neither a patch nor a Python module, and has to be one of these")
     known, made = _definitions(old), _definitions(new)
     if not known.keys() & made.keys():
         raise OptimizerError("What the optimizer wrote defines nothing that the file does.")
@@ -85,7 +86,8 @@ def _parsed(text: str, what: str) -> ast.Module:
     try:
         return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise OptimizerError(f"{what} is no Python: {error}.") from error
+        why = f"{error.msg} in line {error.lineno}" if isinstance(error, SyntaxError) else str(error)
+        raise OptimizerError(f"{what}: {why}.") from error
 
 
 def _definitions(tree: ast.Module) -> dict[str, ast.stmt]:

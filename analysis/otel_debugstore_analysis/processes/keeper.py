@@ -3,8 +3,8 @@
 Processes that measure are kept in the same way (`keep`). The command has a session of its own. On Linux a process whose
 parent has ended becomes a child of this one, so that nothing gets out of sight, whatever it did to its group and its
 environment. To STATUS a line is written with the command's process, or why it could not be started (`!ERRNO`); and one
-with how it ended, as `subprocess` has it. When CONTROL is closed, as it is when whoever asked for the command has
-ended, all that is left is ended by SIGKILL.
+with how it ended, as `subprocess` has it. When something is written to CONTROL, or it is closed, or whoever asked for
+the command has ended (others may have CONTROL open, too), all that is left is ended by SIGKILL.
 
 Standard library only, and little of it: this starts with every command.
 """
@@ -19,19 +19,20 @@ import time
 from collections.abc import Callable
 
 _MAX_ENDING_S = 10.0
+_LOOK_S = 1.0
 _PR_SET_CHILD_SUBREAPER = 36
 _RESET = ("SIGPIPE", "SIGXFSZ")
 """Signals that Python ignores, and commands do not."""
 
 
 def main() -> None:
-    """Run the command, and stay until CONTROL is closed."""
+    """Run the command, and stay until what is left is to be ended."""
     status, control = int(sys.argv[1]), int(sys.argv[2])
     keep(status, control, lambda: _become([os.fsencode(word) for word in sys.argv[3:]], status))
 
 
 def keep(status: int, control: int, run: Callable[[], object]) -> None:
-    """Have something done by a fork of this process, in a session of its own, and stay until `control` is closed.
+    """Have something done by a fork of this process, in a session of its own, and stay as `main` does.
 
     Of this process nothing else remains: its other descriptors are closed.
 
@@ -39,6 +40,7 @@ def keep(status: int, control: int, run: Callable[[], object]) -> None:
         status, control: The descriptors of STATUS and CONTROL.
         run: What to do there; the forked process ends with it.
     """
+    asking = os.getppid()
     for descriptor in (status, control):
         os.set_inheritable(descriptor, False)
     if sys.platform == "linux":
@@ -65,9 +67,11 @@ def keep(status: int, control: int, run: Callable[[], object]) -> None:
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(wakes)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # whoever started us may have it blocked
     has_ended = _reap(pid, status)
-    while control not in select.select([control, woken], [], [])[0]:
-        os.read(woken, 4096)
+    while os.getppid() == asking and control not in (ready := select.select([control, woken], [], [], _LOOK_S)[0]):
+        if ready:
+            os.read(woken, 4096)
         has_ended = _reap(pid, status) or has_ended
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _end_all([] if has_ended else [pid])

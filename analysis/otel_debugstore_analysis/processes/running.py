@@ -97,6 +97,8 @@ class Running:
         try:
             return len(self._end_all() - {self._pid})
         finally:
+            with contextlib.suppress(BrokenPipeError):  # it has ended
+                os.write(self._control, b"\n")  # if it was closed, another process may have it open: a fork of ours
             os.close(self._control)
             self._wait_for_keeper()
             self._drain()

@@ -52,13 +52,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Have targets wrapped, if the run is recorded, before a conftest or a test imports them by name."""
     if _records_all(early_config.known_args_namespace):
         from otel_debugstore.instrumentors.by_settings import instrument_by_settings
+        from otel_debugstore.recording_settings import recording_settings
 
         instrument_by_settings()
+        recording_settings.cache_clear()  # a conftest may set others, such as what must not be kept
 
 
 def pytest_configure(config: pytest.Config) -> None:

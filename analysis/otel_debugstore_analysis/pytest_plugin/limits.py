@@ -78,7 +78,7 @@ class Limits:
             return ["not checked: the test records by another tracer provider, or none"]
         notes = [said for said, _, allowed in self._on_nothing(test) if allowed > 0]
         if self.max_memory_mb is not None and test.memory_peak_bytes is None:
-            notes.append("max_memory_mb: the peak is not known, the test was too short")
+            notes.append("max_memory_mb: the peak is not known, the test was too short or the machine too busy")
         if test.left_out:
             notes.append(f"{test.left_out:,} spans beyond those that are kept were not looked at")
         return notes

@@ -141,7 +141,11 @@ def _undecided(before: QueueItem, finding: Finding, values: Mapping[str, Any]) -
     """Return the fields that are not the newest audit's alone: it says not all that is known of the same code."""
     known = {"code": values["code"] or before.code, "tests": values["tests"] or before.tests}
     decided = {*finding.kept, *(one.measure for one in finding.violations)}
-    others = tuple(one for one in before.violations if one.measure not in decided)
+    others = tuple(
+        one
+        for one in before.violations
+        if one.measure not in decided and finding.undecided.get(one.measure, one.limit) == one.limit
+    )
     if not others or before.is_closed:
         return known
     of_others = {one.measure for one in others}

@@ -101,6 +101,7 @@ class Finding(_Named):
         seen_ns: The newest start of the calls that were audited, nanoseconds since 1970; None is now.
         recorded_as: The component that its calls are recorded as, if that is another name than `component`.
         kept: The measures whose limits were looked at as well, and are kept.
+        undecided: The limits that were looked at as well, and of which nothing can be said, by measure.
     """
 
     component: str
@@ -117,6 +118,7 @@ class Finding(_Named):
     seen_ns: int | None = None
     recorded_as: str | None = None
     kept: Sequence[str] = ()
+    undecided: Mapping[str, float] = field(default_factory=dict)
 
 
 class Lease(NamedTuple):

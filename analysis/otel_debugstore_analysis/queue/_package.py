@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from otel_debugstore_analysis.queue._changes import GAVE_UP
+from otel_debugstore_analysis.queue._history import AUDITED
 from otel_debugstore_analysis.queue._item import Event, QueueItem, Violation
 from otel_debugstore_analysis.report.budget import Section, Tier, fit, markdown
 from otel_debugstore_analysis.report.commands import line
@@ -121,7 +122,7 @@ def _limit_line(measure: str, *values: float | None) -> str:
 
 def _history(item: QueueItem, command: str) -> Section:
     """Return what happened so far, the newest first: who tries again should know why others failed, not who began."""
-    told = [event for event in reversed(item.history) if event.state != "claimed" and event.what != GAVE_UP]
+    told = [event for event in reversed(item.history) if _is_told(event)]
     return Section(
         Tier.EVIDENCE,
         "history",
@@ -131,6 +132,11 @@ def _history(item: QueueItem, command: str) -> Section:
         unit="events",
         further=item.history_left_out + len(item.history) - len(told),
     )
+
+
+def _is_told(event: Event) -> bool:
+    is_audit = event.what.startswith(AUDITED)
+    return is_audit or (event.state != "claimed" and event.what != GAVE_UP)
 
 
 def _event_line(event: Event) -> str:

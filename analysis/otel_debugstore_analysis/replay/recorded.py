@@ -20,8 +20,10 @@ MAX_CALLS: Final = 50_000
 """Of more, the newest are taken."""
 _NAMED: Final = 3
 
-_OBJECT: Final = re.compile(rb"\$object(?:[\xa0-\xbf]|\xd9.)([\w.<>:]+)", re.DOTALL)
-"""In the content of arguments: an object that was not looked into, with the name of its type."""
+_CUT: Final = b"\x81\xa4$cut"
+"""In the content of arguments: a value that was cut, and not these letters in a text."""
+_OBJECT: Final = re.compile(rb"\x81\xa7\$object(?:([\xa0-\xbf])|\xd9(.))", re.DOTALL)
+"""An object that was not looked into, and how long the name of its type is, which follows."""
 _COLUMNS: Final = (
     *("trace_id", "span_id", "parent_id", "session", "pid", "start_ns", "duration_ns", "cpu_ns", "status", "variant"),
 )
@@ -233,10 +235,12 @@ def _obstacle(row: _Row, payload: StoredPayload | None) -> str | None:
 
 def _loss(content: bytes) -> str:
     """Return what is missing of arguments that can't be made again."""
-    if b"$cut" in content:
+    if _CUT in content:
         return "its arguments were too large, and were cut"
     if (found := _OBJECT.search(content)) is not None:
-        return f"among its arguments is one of the type {found[1].decode()}, which is only summarised"
+        length = found[1][0] & 0x1F if found[1] else found[2][0]
+        name = content[found.end() : found.end() + length].decode("utf-8", "replace")
+        return f"among its arguments is one of the type {name}, which is only summarised"
     return "its arguments were masked or only summarised"
 
 
