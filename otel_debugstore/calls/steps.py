@@ -8,6 +8,7 @@ and whatever only looks like a generator, an object stands that hands on everyth
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Generator
 from inspect import CO_ITERABLE_COROUTINE
@@ -226,13 +227,19 @@ class _Item:
             raise
 
 
-def recorded_generator(made: Any, steps: Steps, unbegun: object = None) -> Any:
-    """Return what stands for a generator; it holds `unbegun` as long as it lives."""
+def recorded_generator(made: Any, steps: Steps, *, is_of_call: bool = False) -> Any:
+    """Return what stands for a generator.
+
+    Args:
+        made: The generator.
+        steps: The call behind it.
+        is_of_call: Whether that began before it: then it ends with the generator, also if that is never begun.
+    """
     if type(made) is not GeneratorType:
         return _RecordedGenerator(made, steps)
     if made.gi_code.co_flags & CO_ITERABLE_COROUTINE:  # it is awaited, as those of `types.coroutine`
         return RecordedCoroutine(made, steps)
-    recorded: Any = _generated(made, steps, unbegun)
+    recorded: Any = _generated(made, steps, _Unbegun(steps) if is_of_call else None)
     recorded.__name__, recorded.__qualname__ = made.__name__, made.__qualname__
     return recorded
 
@@ -296,13 +303,9 @@ class _Unbegun:
             return
 
 
-def _continued_generator(made: Any, steps: Steps) -> Any:
-    return recorded_generator(made, steps, _Unbegun(steps))
-
-
 _KINDS: Final[dict[type, tuple[Callable[[Any, Steps], Any], str]]] = {
     CoroutineType: (RecordedCoroutine, "cr_suspended"),
-    GeneratorType: (_continued_generator, "gi_suspended"),
+    GeneratorType: (functools.partial(recorded_generator, is_of_call=True), "gi_suspended"),
     AsyncGeneratorType: (RecordedAsyncGenerator, "ag_suspended"),
 }
 """What stands for what, and the attribute that says that it was begun."""

@@ -25,7 +25,6 @@ from otel_debugstore.payload.introspect import (
 from otel_debugstore.payload.kinds import BY_TYPE, subclass_handler, written_handler
 from otel_debugstore.payload.tables import table_handler
 from otel_debugstore.payload.walk import Handler, Plain, Walk
-from otel_debugstore.suppressed import suppressed
 
 MAX_SUMMARY_NS: Final = 5_000_000
 """A user's summary that took longer is not called again in this process: it can't be interrupted."""
@@ -79,6 +78,8 @@ def _summary_handler(cls: type, describe: Callable[[Any], Any]) -> Handler:
     def capture(walk: Walk, value: Any) -> Plain:
         if _summaries.get(id(cls), (None, None))[1] is not describe:
             return walk.object(value)
+        from otel_debugstore.suppressed import suppressed  # who captures only needs no OpenTelemetry
+
         start = time.perf_counter_ns()
         with suppressed():  # it may be recorded itself
             described = describe(value)

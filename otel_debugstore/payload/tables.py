@@ -13,7 +13,6 @@ from typing import Any, Final
 from otel_debugstore.digest import blake2b
 from otel_debugstore.payload.introspect import library_class, mro, type_name
 from otel_debugstore.payload.walk import Handler, Plain, Walk
-from otel_debugstore.suppressed import suppressed
 
 _NUMERIC: Final = frozenset("biufcmM")
 _SPREAD_VALUES: Final = 64
@@ -35,6 +34,8 @@ def _contained(handler: Handler) -> Handler:
     """A table counts as a container: it may hold others, and itself. What its library calls, the program does not."""
 
     def handled(walk: Walk, value: Any) -> Plain:
+        from otel_debugstore.suppressed import suppressed  # who captures only needs no OpenTelemetry
+
         with suppressed():
             return walk.contained(type_name(type(value)), value, lambda: handler(walk, value))
 
