@@ -73,6 +73,7 @@ def test_what_is_wrong_or_fails_is_a_finding() -> None:
         assert cause in result.stderr
 
 
+@pytest.mark.slow
 def test_a_gate() -> None:
     """A slower candidate does not pass, a faster one does; one that can't be kept here is refused with the figure."""
     inputs = ("--inputs", "inputs.json", "--no-record", "--processes", "8")

@@ -74,6 +74,7 @@ def test_ctrl_c_ends_a_query(tmp_path: Path) -> None:
     assert (process.returncode, said.strip()) == (130, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to the memory that it may take")
 def test_a_query_that_takes_too_much_memory(tmp_path: Path) -> None:
     """It fails, and so does one whose rows take too much; in a process of its own, which the mistake would kill."""

@@ -338,6 +338,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         query.connect("clickhouse://localhost/otel")
 
 
+@pytest.mark.slow
 def test_a_query_that_takes_too_much(tmp_path: Path, url: str) -> None:
     """Limits in the URL hold, and the error says how to narrow the query down."""
     write_sealed(tmp_path, "s", [span(number, "f") for number in range(1, 5)])

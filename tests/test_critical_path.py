@@ -119,6 +119,7 @@ def _call(made: dict[str, Any], processes: dict[str, Any]) -> Call:
     return Call(int(made["spanID"], 16), next(iter(parents), None), *times, kind=kind, service=service, failed=failed)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(calls=traces())
 def test_model(calls: list[Call]) -> None:

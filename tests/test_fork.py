@@ -213,6 +213,7 @@ def test_fork_while_threads_record(tmp_path: Path) -> None:
     assert len(found) == 1500 + int(run.stdout)
 
 
+@pytest.mark.slow
 def test_threads_that_fork_at_once(tmp_path: Path) -> None:
     """A fork that did not get the store's locks leaves them to the thread that did: both parents' threads go on."""
     code = """

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +40,7 @@ def record(trace: int, number: int, start: int | None, duration: int) -> SpanRec
     return replace(made, start_ns=begin, end_ns=begin + duration)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(made=spans, since=st.none() | times, until=st.none() | times, limit=st.integers(1, 9), cut=st.booleans())
 def test_traces_in_a_range_of_time(

@@ -137,6 +137,7 @@ def test_the_map_grows(paths: SessionPaths, workers: Workers) -> None:
         assert len(writer.acknowledged()) >= 200
 
 
+@pytest.mark.slow
 def test_a_limited_address_space(paths: SessionPaths, workers: Workers) -> None:
     """The map takes a small part of what there is; when it can't grow, an append fails and nothing else."""
     first, *rest = workers.run("limit_memory", paths, spare=48 << 20, durability="interval")

@@ -152,6 +152,7 @@ def test_a_killed_merger_of_further_segments(paths: SessionPaths, monkeypatch: p
     assert is_once(paths, range(5))
 
 
+@pytest.mark.slow
 def test_small_segments(paths: SessionPaths) -> None:
     """While a session is recorded, many small ones become one; few, and those of a good size, are left alone."""
     with connect() as connection:

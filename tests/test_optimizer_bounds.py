@@ -58,6 +58,7 @@ class Changes:
 BREAKING = ("def rate(country):", 'def rate(country):\n    """New."""')
 
 
+@pytest.mark.slow
 def test_tests_are_judges(project: Path) -> None:
     """What a candidate changes of the tests or their settings is left out: it fails the tests that it took away."""
     nothing = "def test_nothing():\n    pass\n"
@@ -314,6 +315,7 @@ def test_an_error_after_a_proposal(project: Path, monkeypatch: pytest.MonkeyPatc
     assert [event.state for event in found.history] == ["open", "claimed", "proposed", "open", "claimed"]
 
 
+@pytest.mark.slow
 def test_a_component_under_another_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An item whose calls are recorded under another name is optimized and replayed by its own."""
     base_path = project / "debug_data"

@@ -250,6 +250,7 @@ def test_no_growing_input(sizes: list[float], durations_ms: list[float]) -> None
     assert found(sized(sizes, durations_ms), "growing_input") == []
 
 
+@pytest.mark.slow
 def test_growing_payload(tmp_path: Path) -> None:
     """The sizes of recorded inputs are known by their digests, on both engines."""
     spans = [span(n, "f", trace=n, start_ms=n, duration_ms=n, attributes={INPUT: f"{n:032x}"}) for n in range(1, 11)]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +76,7 @@ def _split(draw: st.DataObject, spans: Sequence[SpanRecord]) -> Iterator[list[Sp
     yield from parts
 
 
+@pytest.mark.slow
 @given(spans=traces(), data=st.data())
 @settings(
     deadline=None,

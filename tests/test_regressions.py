@@ -78,6 +78,7 @@ def test_a_doubling_in_few_sessions(tmp_path: Path, sessions: int, first: int) -
     assert not any("sessions" in note for note in table.notes)
 
 
+@pytest.mark.slow
 def test_equal_on_both_engines(history: Path, engines: Engines, nezha: Engines) -> None:
     """Histories of sessions, odd spans, and a real shop's minute."""
     with both(history) as found:
