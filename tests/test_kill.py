@@ -147,11 +147,12 @@ def test_killed_at_every_step(workers: Workers, tmp_path: Path, role: str) -> No
 def test_counts_only_grow(paths: SessionPaths, workers: Workers) -> None:
     """Readers watch four processes write, one seal and one merge: a count never drops, and ends exact."""
     blobs = 400
-    writers = [workers.start("write", paths, writer=number, count=blobs) for number in range(3)]
-    writers.append(workers.start("write_records", paths, writer=3, count=blobs))
-    for writer in writers:
-        writer.wait_for()
+    writers = [workers.start("write_records", paths, writer=3, count=blobs)]
+    writers[0].wait_for()
     watchers = [workers.start("count_spans", paths) for _ in range(2)]
+    for watcher in watchers:
+        watcher.wait_for()  # so it looks while the others write, not only at the end
+    writers += [workers.start("write", paths, writer=number, count=blobs) for number in range(3)]
     workers.start("seal_session", paths)
     workers.start("merge_session", paths)
     for writer in writers:
@@ -165,6 +166,6 @@ def test_counts_only_grow(paths: SessionPaths, workers: Workers) -> None:
         counts = [tuple(map(int, line.split())) for line in watcher.said()]
         assert counts == sorted(counts)
         assert all(count == distinct <= total for count, distinct in counts)
-        assert len(counts) > 1  # it looked while they wrote, not only at the end
+        assert len(counts) > 1
     workers.kill_all()
     assert_sound(paths, set.union(*map(acknowledged, writers)))
