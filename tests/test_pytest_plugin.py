@@ -50,8 +50,12 @@ def parse(text):
 
 
 @pytest.fixture
-def ran(pytester: pytest.Pytester) -> Ran:
-    """Run tests in a process of its own, with every warning an error; return the outcomes, and what was printed."""
+def ran(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Ran:
+    """Run tests in a process of its own, with every warning an error; return the outcomes, and what was printed.
+
+    Peaks of memory are exact, however late a busy machine looks, and whatever the process that starts it held.
+    """
+    monkeypatch.setenv("OTEL_DEBUGSTORE_MEMORY_RESET", "true")
 
     def run(tests: str, *options: str) -> tuple[Outcomes, str]:
         pytester.makepyfile(test_it=TOOLS + tests)
@@ -342,16 +346,13 @@ def test_grows():
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
-def test_a_run_is_a_session(
-    ran: Ran, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
-) -> None:
+def test_a_run_is_a_session(ran: Ran, pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
     """A trace for each test, in one session, by however many workers; one summary, by the controller.
 
     A test that breaks a limit did not pass: its span says so, and which.
     """
     if workers:
         pytest.importorskip("xdist")
-    monkeypatch.setenv("OTEL_DEBUGSTORE_MEMORY_RESET", "true")  # peaks are exact, however late a busy machine looks
     outcomes, said = ran(SUITE, "--debugstore", *workers)
     assert outcomes == {"passed": 6, "failed": 2}
     assert said.count("= debugstore =") == 1
