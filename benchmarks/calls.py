@@ -1,11 +1,13 @@
 """What recording a call costs: against a bare span, as a share of short operations, and in a loop of very many.
 
 R1: CPU time of the calling thread for a call of a function of two small arguments, in bursts; between bursts
-everything is flushed. The ways take turns within one process. All measures are on: of one tool memory and I/O are read
-at every call, as of one whose calls move something; of the others as `measures.thrift` has it for what moves nothing:
-of every 32nd call, after the first 256.
+everything is flushed. Of most calls the threads that write do the larger part: so also the CPU time of the process,
+with the flush, where the bare span's exporter drops what it gets. The ways take turns within one process. All measures
+are on: of one tool memory and I/O are read at every call, as of one whose calls move something; of the others as
+`measures.thrift` has it for what moves nothing: of every 32nd call, after the first 256.
 R2: an operation of Python that computes, bare, recorded, and in a bare span, in turn; the median of the differences in
-wall time, and for what is recorded the CPU time of our threads besides, as a share of the bare operation. After 300
+wall time; and besides, what our threads take in CPU time for each operation of a program that does nothing but such
+recorded operations, for some seconds. Both together as a share of the bare operation. After 300
 calls to warm up; so the calls whose memory and I/O are read are too few to be seen in that median.
 R3: a loop of a million calls of a function that is made to take 2 us bare: bare, recorded, bare, in one process. And,
 without a target, an item of a generator that does nothing, where its call is sampled and where not.
@@ -30,6 +32,7 @@ _TARGETS: Final = (
     ("function_plain", "`@function` without capture", 1.3),
 )
 _OPERATIONS: Final = ((10.0, 0.5, 100), (3.0, 1.5, 250), (1.0, 4.0, 600))
+_SECONDS: Final = 4.0  # of nothing but recorded operations: so many commits, whose cost they share
 _WARM_UP: Final = 300  # what moves nothing is measured now and then only, after that many calls
 _LOOP: Final = 1_000_000
 _CALL_SECONDS: Final = 2e-6
@@ -44,32 +47,44 @@ def figures(options: Options) -> list[Figure]:
 
 
 def _against_a_span(options: Options) -> list[Figure]:
-    runs = []
+    runs, whole = [], []
     for _ in range(options.repeats(5)):
         with scratch() as path:
-            found: dict[str, list[float]] = in_process(
+            found: dict[str, list[list[float]]] = in_process(
                 bursts,
                 variables={"OTEL_DEBUGSTORE_OVERHEAD_BUDGET": "off"},
                 base_path=str(path),
                 rounds=options.size(_ROUNDS),
             )
-            runs.append({kind: median(values) / 1000 for kind, values in found.items()})
+            runs.append({kind: median([caller for caller, _ in values]) / 1000 for kind, values in found.items()})
+            whole.append({kind: median([process for _, process in values]) / 1000 for kind, values in found.items()})
     bare = median([run["bare"] for run in runs])
     return [
         Figure(
             "R1",
-            f"caller CPU of a call: {what} / a bare span with a dropping exporter",
-            median([run[kind] / run["bare"] for run in runs]),
-            target,
+            "CPU of the process for a call: `@tool`, all captured, written / a bare span, dropped",
+            median([run["tool"] / run["bare"] for run in whole]),
+            None,
             "x",
-            detail=f"bare {bare:.1f} us, recorded {median([run[kind] for run in runs]):.1f} us",
-        )
-        for kind, what, target in _TARGETS
+            detail=f"bare {median([run['bare'] for run in whole]):.1f} us, "
+            f"recorded {median([run['tool'] for run in whole]):.1f} us",
+        ),
+        *(
+            Figure(
+                "R1",
+                f"caller CPU of a call: {what} / a bare span with a dropping exporter",
+                median([run[kind] / run["bare"] for run in runs]),
+                target,
+                "x",
+                detail=f"bare {bare:.1f} us, recorded {median([run[kind] for run in runs]):.1f} us",
+            )
+            for kind, what, target in _TARGETS
+        ),
     ]
 
 
-def bursts(base_path: str, rounds: int) -> dict[str, list[float]]:
-    """Return by kind the nanoseconds of caller CPU a call, a burst each."""
+def bursts(base_path: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Return by kind the nanoseconds of CPU a call, a burst each: the caller's, and the whole process's."""
     from otel_debugstore import function, tool
     from otel_debugstore.measures.thrift import Thrift
 
@@ -92,20 +107,20 @@ def bursts(base_path: str, rounds: int) -> dict[str, list[float]]:
         "function_plain": function(name="function_plain", capture_args=False, capture_result=False)(add),
     }
 
-    looks = Thrift.looks
+    saw = Thrift.saw
 
-    def always(_: Thrift) -> bool:
-        return True
+    def never_enough(thrift: Thrift, duration_ns: int, has_moved: bool) -> None:
+        saw(thrift, duration_ns, True)
 
-    def burst(kind: str) -> float:
+    def burst(kind: str) -> tuple[float, float]:
         call = calls[kind]
-        setattr(Thrift, "looks", always if kind == "tool_every" else looks)  # noqa: B010  # mypy allows no other way
-        began = time.thread_time_ns()
+        setattr(Thrift, "saw", never_enough if kind == "tool_every" else saw)  # noqa: B010  # mypy allows no other way
+        process_began, began = time.process_time_ns(), time.thread_time_ns()
         for number in range(_BURST):
             call(number, "text")
         spent = time.thread_time_ns() - began
         (stock if kind == "bare" else ours).force_flush()
-        return spent / _BURST
+        return spent / _BURST, (time.process_time_ns() - process_began) / _BURST
 
     for kind in calls:
         burst(kind)
@@ -120,9 +135,10 @@ def _share_of(millis: float, target: float, rounds: int, options: Options) -> It
     runs: list[dict[str, float]] = []
     for _ in range(options.repeats(3)):
         with scratch() as path:
-            runs.append(in_process(share, base_path=str(path), millis=millis, rounds=options.size(rounds)))
+            many, seconds = options.size(rounds), _SECONDS / (4 if options.quick else 1)
+            runs.append(in_process(share, base_path=str(path), millis=millis, rounds=many, seconds=seconds))
     tool, span, noise = ([100 * run[key] / run["bare"] for run in runs] for key in ("tool", "span", "noise"))
-    first, background = median([run["tool"] - run["threads"] for run in runs]), median([run["threads"] for run in runs])
+    first, background = median([run["caller"] for run in runs]), median([run["threads"] for run in runs])
     yield Figure(
         "R2",
         f"what `@tool` with capture adds to an operation of {millis:g} ms, CPU of all our threads included",
@@ -142,11 +158,11 @@ def _share_of(millis: float, target: float, rounds: int, options: Options) -> It
     )
 
 
-def share(base_path: str, millis: float, rounds: int) -> dict[str, float]:
+def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[str, float]:
     """Return the median time of an operation, and what a tool, a bare span and noise added to it, in nanoseconds.
 
     What the threads of recording cost is counted as CPU time a recorded operation, as if all of it had kept the
-    program from running; those of the bare span's processor are in it too.
+    program from running; those of the bare span's processor are in it too, which has nothing to do then.
     """
     from otel_debugstore import tool
 
@@ -176,12 +192,23 @@ def share(base_path: str, millis: float, rounds: int) -> dict[str, float]:
         for _ in range(_WARM_UP):
             calls[kind](1, "text")
     ours.force_flush()
-    others_began = time.process_time_ns() - time.thread_time_ns()
     times = interleaved(timed, tuple(calls), rounds)
     ours.force_flush()
-    threads_ns = (time.process_time_ns() - time.thread_time_ns() - others_began) / rounds
+    began, others_began, count_recorded = time.perf_counter(), time.process_time_ns() - time.thread_time_ns(), 0
+    while time.perf_counter() - began < seconds:
+        calls["tool"](count, "text")
+        count_recorded += 1
+    ours.force_flush()
+    threads_ns = (time.process_time_ns() - time.thread_time_ns() - others_began) / count_recorded
     added = {kind: median([one - bare for one, bare in zip(times[kind], times["bare"], strict=True)]) for kind in calls}
-    return {**added, "tool": added["tool"] + threads_ns, "threads": threads_ns, "bare": median(times["bare"])}
+    caller_ns = added["tool"]
+    return {
+        **added,
+        "tool": caller_ns + threads_ns,
+        "caller": caller_ns,
+        "threads": threads_ns,
+        "bare": median(times["bare"]),
+    }
 
 
 def _calibrated(millis: float) -> int:

@@ -90,7 +90,8 @@ class Outbox:
         self.has_silent_counts = False
         self._payloads: deque[Payload] = deque()
         self._code: deque[Callable[[], Code]] = deque()
-        self._sent: dict[str, None] = {}
+        self.sent: dict[str, None] = {}
+        """The digests and variants that were put here lately."""
         self._added_bytes = 0  # changed by putters
         self._taken_bytes = 0  # changed by the taker
         self._left_out = 0
@@ -100,13 +101,9 @@ class Outbox:
         """Say that an exporter takes what is put here."""
         self.is_open = True
 
-    def has_sent(self, key: str) -> bool:
-        """Return whether a content or code of that digest or variant was put here lately."""
-        return key in self._sent
-
     def put_payload(self, digest: str, media_type: str, replayable: bool, content: bytes) -> None:
         """Have a content written, unless one of that digest was sent already."""
-        if digest in self._sent or not self.is_open:
+        if digest in self.sent or not self.is_open:
             return
         if self._added_bytes - self._taken_bytes + len(content) > MAX_WAITING_BYTES:
             self._left_out += 1
@@ -117,7 +114,7 @@ class Outbox:
 
     def put_code(self, variant: str, describe: Callable[[], Code]) -> None:
         """Have a function's code written; `describe` is called later, in the thread that writes."""
-        if variant not in self._sent and self.is_open:
+        if variant not in self.sent and self.is_open:
             self._remember(variant)
             self._code.append(describe)
 
@@ -143,9 +140,9 @@ class Outbox:
         return Extras(payloads, [describe() for describe in code], counts, left_out)
 
     def _remember(self, key: str) -> None:
-        self._sent[key] = None
-        if len(self._sent) > _REMEMBERED:
-            self._sent = dict.fromkeys(list(self._sent)[_REMEMBERED // 2 :])
+        self.sent[key] = None
+        if len(self.sent) > _REMEMBERED:
+            self.sent = dict.fromkeys(list(self.sent)[_REMEMBERED // 2 :])
 
 
 OUTBOX: Final = Outbox()

@@ -20,7 +20,7 @@ from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -67,6 +67,16 @@ class BatchSink(Protocol):
         """Commit, or else count what can't be, and let go of files. A later commit may open them again."""
 
 
+class Deferred(Protocol):
+    """A span that is made when it is written."""
+
+    is_deferred: bool
+
+    @classmethod
+    def ended(cls, spans: Sequence[Any]) -> list[ReadableSpan]:
+        """Return what the SDK would have told of such spans."""
+
+
 class _Signal:
     """Wakes one thread. Setting it never waits, and is safe inside itself."""
 
@@ -102,6 +112,9 @@ class _Ticket:
 
 class BoundedSpanProcessor(SpanProcessor):
     """Queues ended spans up to a bound in bytes and hands them to a sink from threads of its own."""
+
+    takes_deferred: Final = True
+    """See `calls.deferral`."""
 
     def __init__(self, sink: BatchSink, *, max_bytes: int = 64 << 20, schedule_delay_millis: float = 1000) -> None:
         """Make a processor; its threads start with the first span, or when it has to stand by.
@@ -152,6 +165,18 @@ class BoundedSpanProcessor(SpanProcessor):
             if self._is_ready or self._become_ready():
                 self._queue.put(span)
                 if self.is_shut_down:  # the last hand-over may have passed before the put
+                    self._write_down(0)
+        except Exception as error:  # it would reach the program
+            if is_meant_for_the_program(error):
+                raise
+            self._dropped[FAILED] += 1
+
+    def on_end_deferred(self, span: Any, size: int) -> None:
+        """Queue a `Deferred` span that is sampled and takes so many bytes, as `on_end` does."""
+        try:
+            if self._is_ready or self._become_ready():
+                self._queue.put_sized(span, size)
+                if self.is_shut_down:  # as above
                     self._write_down(0)
         except Exception as error:  # it would reach the program
             if is_meant_for_the_program(error):
@@ -299,7 +324,7 @@ class BoundedSpanProcessor(SpanProcessor):
 
     def _add(self, spans: list[ReadableSpan]) -> None:
         try:
-            self.sink.add(spans)
+            self.sink.add(_readable(spans))
         except BaseException as error:  # noqa: BLE001  # against the sink's promise
             self._dropped[FAILED] += len(spans)
             warn_once("worker", f"{len(spans)} spans can't be kept ({error!r}); they are dropped and counted.")
@@ -340,6 +365,17 @@ class BoundedSpanProcessor(SpanProcessor):
             if new:
                 self.sink.drop(reason, new)
                 self._reported[reason] = count
+
+
+def _readable(spans: list[Any]) -> list[ReadableSpan]:
+    """Return spans as the SDK tells of them, made now where they were deferred; in the same order."""
+    for kind in set(map(type, spans)):
+        if getattr(kind, "is_deferred", False):
+            maker: type[Deferred] = kind
+            deferred = [span for span in spans if type(span) is kind]
+            ended = dict(zip(map(id, deferred), maker.ended(deferred), strict=True))
+            spans = [ended.get(id(span), span) for span in spans]
+    return spans
 
 
 def _may_come() -> bool:

@@ -70,6 +70,10 @@ class SpanQueue:
         # Looking at every attribute is half of what this costs. Where spans are small, one in four is looked at, taken
         # at random by its id, and others count like the last one; after a large one, each of the next thousand is.
         size = self._measured(span) if self._unsure or not span._context[1] & 3 else self._last_bytes  # type: ignore[index]
+        self.put_sized(span, size)
+
+    def put_sized(self, span: ReadableSpan, size: int) -> None:
+        """Append a span that takes so many bytes, or count it as dropped if there is no room for it within 100 ms."""
         queued = self._added_bytes - self._removed_bytes
         if queued >= self._check_bytes and not self._has_room(queued + size):
             self.dropped += 1

@@ -15,6 +15,9 @@ from opentelemetry.util._once import Once
 from engines import engines, nezha  # noqa: F401  # fixtures
 from faults import Workers, small_disk
 from otel_debugstore import lifecycle, log
+from otel_debugstore.calls import meter
+from otel_debugstore.measures.memory import MEMORY
+from otel_debugstore.recording_settings import recording_settings
 
 
 @pytest.fixture
@@ -42,6 +45,7 @@ def restored_globals() -> Iterator[None]:
     trace._TRACER_PROVIDER = None
     trace._TRACER_PROVIDER_SET_ONCE = Once()
     log.forget()
+    recording_settings.cache_clear()
     yield
     provider = trace._TRACER_PROVIDER
     if isinstance(provider, TracerProvider):
@@ -49,9 +53,14 @@ def restored_globals() -> Iterator[None]:
     trace._TRACER_PROVIDER = None
     trace._TRACER_PROVIDER_SET_ONCE = Once()
     lifecycle.restore()
+    for one in meter._meters.values():
+        one.after_fork_in_child()
+    meter._meters.clear()  # a component that was sampled is not in the next test
+    MEMORY.after_fork_in_child()  # nor is a call open that was torn apart
     log.forget()
     os.environ.clear()
     os.environ.update(environ)
+    recording_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")

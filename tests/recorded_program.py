@@ -216,6 +216,8 @@ def sampled() -> list[object]:
         sum(sum(generated(1)) for _ in range(1_500)),
         sum(numbers(1_024)),  # whose steps are counted
     ]
+    looking = function(name=f"looking {next(_numbers)}")(_looking)
+    found += [sum(looking(1) for _ in range(2_500))]
     found += [caught(lambda: often(-1)) for _ in range(3)]
     return [*found, often(99)]
 
@@ -225,6 +227,11 @@ def _often(number: int) -> int:
         raise LookupError(number)
     if number == 99:
         time.sleep(0.003)
+    return number
+
+
+def _looking(number: int) -> int:
+    trace.get_current_span().set_attribute("number", number)
     return number
 
 

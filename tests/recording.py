@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from otel_debugstore.processor import BoundedSpanProcessor
 
 ERROR = "error"
 
@@ -28,18 +30,44 @@ class Said(NamedTuple):
     message: str
 
 
-class Memory:
-    """The spans that ended, in the order in which they did."""
+class Sink:
+    """A `BatchSink` that keeps spans in memory."""
 
     def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        provider = TracerProvider()
-        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        trace.set_tracer_provider(provider)
+        self.spans: list[ReadableSpan] = []
+        self.dropped: dict[str, int] = {}
+
+    def add(self, spans: Sequence[ReadableSpan]) -> None:
+        self.spans += spans
+
+    def drop(self, reason: str, count: int) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def commit(self) -> bool:
+        return True
+
+    def shutdown(self) -> None:
+        pass
+
+
+class Memory:
+    """The spans that ended, in the order in which they did.
+
+    Args:
+        at_once: Whether the SDK makes each span when its call begins, as it does where others are told of spans.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self._exporter, self._sink = InMemorySpanExporter(), Sink()
+        self.provider = TracerProvider()
+        at_once_or_later = SimpleSpanProcessor(self._exporter) if at_once else BoundedSpanProcessor(self._sink)
+        self.provider.add_span_processor(at_once_or_later)
+        trace.set_tracer_provider(self.provider)
 
     def spans(self) -> list[ReadableSpan]:
         """Return the spans."""
-        return list(self._exporter.get_finished_spans())
+        self.provider.force_flush()
+        return [*self._exporter.get_finished_spans(), *self._sink.spans]
 
     def said(self) -> list[Said]:
         """Return what they say."""

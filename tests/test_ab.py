@@ -418,6 +418,7 @@ def started(base_path: Path, session: str, calls: int, fails: bool = True) -> li
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_stop_outlives_the_process(tmp_path: Path) -> None:
     """The next start sends nothing to the arm; once its code is changed, it gets calls again."""
     first = Counter(started(tmp_path, "one", 300))
@@ -433,6 +434,7 @@ def test_a_stop_outlives_the_process(tmp_path: Path) -> None:
     assert "failed" in shown
 
 
+@pytest.mark.slow
 def test_short_processes_add_up(tmp_path: Path) -> None:
     """What a process has seen in a few calls is not lost: all processes together have seen it."""
     for number in range(4):

@@ -124,6 +124,7 @@ class TestTests:
         assert runs.verdict == "undecided"
         assert "another version" in runs.cause
 
+    @pytest.mark.slow
     def test_tests_that_end_now_so_now_so(self, tmp_path: Path) -> None:
         """With several iterations, a test that also fails without recording is not held against it."""
         tests = """

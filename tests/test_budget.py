@@ -144,12 +144,12 @@ def test_sampled_spans_say_so(base_path: Path) -> None:
 
     @function(name="parent")
     def parent(number: int) -> None:
-        if number % 100 == 0:
+        if number % 500 == 0:
             child()
-        if number % 4_000 == 0:
+        if number % 20_000 == 0:
             raise LookupError(number)
 
-    for number in range(1, 40_001):
+    for number in range(1, 200_001):
         try:
             parent(number)
         except LookupError:

@@ -24,18 +24,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from otel_debugstore import function, instrument, node, step, tool, workflow
 from otel_debugstore.errors import ConfigurationError
+from recording import Memory
 
 
-class Recorded:
+class Recorded(Memory):
     """The spans that were recorded, by name."""
-
-    def __init__(self) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider()
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-
-    def spans(self) -> list[ReadableSpan]:
-        return list(self.exporter.get_finished_spans())
 
     def one(self, name: str) -> ReadableSpan:
         (span,) = [span for span in self.spans() if span.name == name]
@@ -46,11 +39,9 @@ class Recorded:
         return next((s.name for s in self.spans() if parent and s.context.span_id == parent.span_id), None)
 
 
-@pytest.fixture
-def recorded() -> Recorded:
-    found = Recorded()
-    trace.set_tracer_provider(found.provider)
-    return found
+@pytest.fixture(params=[True, False], ids=["made at once", "deferred"])
+def recorded(request: pytest.FixtureRequest) -> Recorded:
+    return Recorded(at_once=request.param)
 
 
 @tool
@@ -405,14 +396,13 @@ def test_without_a_provider() -> None:
 
 def test_what_a_sampler_leaves_out() -> None:
     """Its decision holds for what is called below, too."""
-    left_out = Recorded()
-    left_out.provider = TracerProvider(sampler=ALWAYS_OFF)
-    left_out.provider.add_span_processor(SimpleSpanProcessor(left_out.exporter))
-    trace.set_tracer_provider(left_out.provider)
+    exporter, provider = InMemorySpanExporter(), TracerProvider(sampler=ALWAYS_OFF)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
     with workflow("outer"):
         assert double(2) == 4
         assert trace.get_current_span().get_span_context().is_valid
-    assert not left_out.spans()
+    assert not exporter.get_finished_spans()
 
 
 @pytest.mark.parametrize(

@@ -408,6 +408,7 @@ def test_serve_where_others_could_reach_it(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_an_import_leaves_nothing(tmp_path: Path) -> None:
     """An interrupted import ends with 130 and shows nothing."""
     file, data = tmp_path / "many.jsonl", tmp_path / "data"

@@ -100,6 +100,7 @@ def test_the_host_knows_nothing_of_us() -> None:
     assert not [source for source in sources if re.search("opentelemetry|debugstore|otel", source, re.IGNORECASE)]
 
 
+@pytest.mark.slow
 def test_recording_does_not_change_the_host(recorded: Recorded, tmp_path: Path) -> None:
     """With and without recording it comes to the same result, by the same calls."""
     done = run_python(MAIN, "work", folder=tmp_path)
@@ -160,6 +161,7 @@ def test_failures_say_why(recorded: Recorded) -> None:
     } <= failed
 
 
+@pytest.mark.slow
 def test_light_children(tmp_path: Path) -> None:
     """A light child is recorded as a full one is, where it calls what is to be recorded."""
     light = Recorded(tmp_path, child="light")

@@ -140,6 +140,7 @@ def test_nothing_on_a_side(sessions: Path) -> None:
     assert "before or after" in nothing.components.notes[0]
 
 
+@pytest.mark.slow
 def test_equal_on_both_engines(sessions: Path) -> None:
     """By sessions, and by time."""
     with both(sessions) as engines:

@@ -80,6 +80,7 @@ def test_of_an_analysis(data: Path, arguments: list[str]) -> None:
         assert all(row in whole["rows"] for row in cut[table]["rows"])
 
 
+@pytest.mark.slow
 def test_of_a_report(data: Path) -> None:
     """Each command of each section, in Markdown and in JSON, has the rows of the report and those that it left out."""
     options = ["--data-dir", str(data), "-s", "older", "--since", SINCE, "--until", "2033-01-01", "--where", "pid=1"]

@@ -329,6 +329,7 @@ def test_a_program_that_closes_our_descriptors(closed: str, tmp_path: Path) -> N
     assert (counted["more"], counted["last"]) == (700, 700)
 
 
+@pytest.mark.slow
 def test_a_program_that_joins_all_threads(tmp_path: Path) -> None:
     """It meets none of ours, and ends."""
     path = program(

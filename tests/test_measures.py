@@ -27,6 +27,7 @@ from otel_debugstore.measures.memory import MemoryMark, MemoryProbe
 from otel_debugstore.measures.own_reads import MAX_KEPT, OF_THREAD
 from otel_debugstore.measures.pread import Reader
 from otel_debugstore.measures.thrift import SHORT_NS, Thrift
+from otel_debugstore.recording_settings import recording_settings
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="there is no /proc")
 
@@ -102,6 +103,7 @@ class TestMemory:
         assert abs(net) < 20 * _MB
         assert not overlapped
 
+    @pytest.mark.slow
     def test_a_peak_below_an_earlier_one_is_seen_while_it_lasts(self) -> None:
         """When the process held more before, the peak of a call that lasts is what was seen meanwhile."""
         peaks = _run("""
@@ -286,6 +288,7 @@ class TestIo:
         """Reads and writes of a call and of the calls in it; our probes in between do not count."""
         probe = MemoryProbe()
         path = tmp_path / "file"
+        recording_settings()  # so that no file of settings is read meanwhile
         outer = IO.begin()
         path.write_bytes(b"x" * 10_000)
         mark, inner = probe.begin(), IO.begin()
@@ -363,7 +366,7 @@ class TestThrift:
         thrift = Thrift()
 
         def measured(duration_ns: int = 1000, has_moved: bool = False) -> bool:
-            looks = thrift.looks()
+            looks = thrift.looks_now
             thrift.saw(duration_ns, has_moved)
             return looks
 

@@ -200,6 +200,7 @@ def test_a_session_that_is_recorded(paths: SessionPaths, monkeypatch: pytest.Mon
         assert store.get_stats()["record_count"] == 24 + count
 
 
+@pytest.mark.slow
 def test_an_exit_while_merging(paths: SessionPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program does not wait for a merge that has begun: it is given up, and leaves nothing behind."""
     monkeypatch.setattr("otel_debugstore_exporters.sync._POLL_SECONDS", 0.01)

@@ -46,6 +46,7 @@ def project(recording: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(recording, tmp_path / "shop"))
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_rejected(project: Path) -> None:
     """Another output, code that is none, and failing tests: each is rejected with its reason, and the project stays."""
     before = contents(project)

@@ -219,6 +219,7 @@ class TestNothingStays:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    @pytest.mark.slow
     def test_it_goes_with_its_children(self, tmp_path: Path) -> None:
         """When its time is up, its children go, too."""
         outcome = ran(LEAVES_BEHIND, str(tmp_path / "pids"), "wait", timeout_s=8.0)
@@ -307,6 +308,7 @@ class TestNothingStays:
         assert ("KeyboardInterrupt" in said) == (number == signal.SIGINT)
         assert gone(tmp_path / "pids")
 
+    @pytest.mark.slow
     def test_commands_within_commands(self, tmp_path: Path) -> None:
         """A command that runs commands and is killed takes these with it, though each has its own session."""
         code = f"""

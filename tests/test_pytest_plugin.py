@@ -345,6 +345,7 @@ def test_grows():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
 def test_a_run_is_a_session(ran: Ran, pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
     """A trace for each test, in one session, by however many workers; one summary, by the controller.
@@ -415,6 +416,7 @@ def test_a_run_is_compared_with_a_baseline(ran: Ran, monkeypatch: pytest.MonkeyP
 _MAIN: Final = ("--debugstore-baseline", "main")
 
 
+@pytest.mark.slow
 def test_what_is_worse_can_fail_the_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--debugstore-fail` the exit code says it, and that there is no baseline; fewer calls are not worse."""
     pytester.makepyfile(test_it=TOOLS + COUNTED)

@@ -272,6 +272,7 @@ def test_a_segment_appears_while_the_tail_is_read_again(
         assert calls
 
 
+@pytest.mark.slow
 def test_more_sessions_than_files_may_be_open(base: Path, workers: Workers, paths: SessionPaths) -> None:
     """The reader raises the limit of its process as far as it takes."""
     for number in range(20):

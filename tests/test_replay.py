@@ -34,6 +34,7 @@ def checked(project: Path, component: str, candidate: str, options: ReplayOption
     return found.verdict, found.cause
 
 
+@pytest.mark.slow
 def test_right_results_count(project: Path) -> None:
     """Inputs of dataclasses, pydantic, numpy and paths come back as what they were; equal results are right."""
     for component, candidate in (

@@ -59,6 +59,7 @@ def page_of(folder: Path, spans: list[SpanRecord]) -> Path:
     return page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spans", [attacks(), hostile()], ids=["attacks", "hostile"])
 def test_nothing_recorded_runs_or_is_loaded(tab: Tab, tmp_path: Path, spans: list[SpanRecord]) -> None:
     """The page is all that is asked for, no script but its own runs, and the policy has nothing to refuse."""

@@ -44,6 +44,7 @@ def counters(state: State) -> list[int]:
     return [value for _, value in state.items("counters")]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(values=st.dictionaries(st.text() | st.text(min_size=300), _VALUES.filter(lambda value: value is not None)))
 def test_values_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:

@@ -311,6 +311,7 @@ def test_a_program_that_does_not_close_its_store(paths: SessionPaths) -> None:
     assert stored_names(paths) == {"last": 1}
 
 
+@pytest.mark.slow
 def test_a_session_that_another_process_seals(paths: SessionPaths, workers: Workers) -> None:
     """The one that is elected is asked, and does it while it goes on; what it does not do stays in the journal."""
     elected = workers.start("write_records", paths, writer=1, auto_sync=True).wait_for(3)
@@ -412,6 +413,7 @@ def test_forks(paths: SessionPaths, workers: Workers) -> None:
     assert problems(paths) == []
 
 
+@pytest.mark.slow
 def test_forks_while_it_seals(paths: SessionPaths, workers: Workers) -> None:
     """Sealing gives way: children end with status 0 and write nothing to standard error, and nothing is lost."""
     said = workers.run("fork_while_sealing", paths, forks=12)

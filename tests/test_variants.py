@@ -155,6 +155,7 @@ def test_long_diffs_are_cut(tmp_path: Path) -> None:
     assert (text.count("\n"), text.splitlines()[-1]) == (MAX_DIFF_LINES, "... 603 more lines")
 
 
+@pytest.mark.slow
 def test_both_engines_say_the_same(tmp_path: Path, engines: Engines) -> None:
     """Of versions, and of spans of every kind."""
     record_two(tmp_path)

@@ -229,6 +229,7 @@ def test_nothing() -> None:
         assert whatif(engine).notes == ("No run took any time.",)
 
 
+@pytest.mark.slow
 def test_deep_trace(tmp_path: Path) -> None:
     """A trace of 100,000 spans, each below the one before, is replayed without recursion."""
     spans = (

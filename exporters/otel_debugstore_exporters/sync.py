@@ -45,6 +45,8 @@ class DuckDBSyncProcessor(SpanProcessor):
         is_busy: Whether recording needs the processor and the memory now; sealing then waits.
     """
 
+    sees_spans: Final = False
+
     def __init__(
         self,
         paths: SessionPaths,

@@ -24,29 +24,22 @@ from opentelemetry.trace import INVALID_SPAN
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from otel_debugstore import attributes as names
-from otel_debugstore.calls.component import Component, Parameters
+from otel_debugstore.calls.component import Component
+from otel_debugstore.calls.content import Arguments, keep_arguments, keep_inputs, keep_result
+from otel_debugstore.calls.deferred import NO_RESULT, DeferredSpan, deferred_span
 from otel_debugstore.calls.outcome import BY_NAME, RETURNED, Outcome, outcome_of
 from otel_debugstore.calls.sdk_span import end_with_trace_state, start_now, write_attributes
 from otel_debugstore.calls.status import MAX_DESCRIPTION, set_error, set_outcome, text_of
 from otel_debugstore.calls.trouble import trouble
-from otel_debugstore.guard import swallow
 from otel_debugstore.log import warn_once
 from otel_debugstore.measures.io import IO
 from otel_debugstore.measures.memory import MEMORY, MemoryMark
 from otel_debugstore.measures.thrift import NOISE_BYTES
 from otel_debugstore.outbox import OUTBOX
-from otel_debugstore.payload.capture import Captured, capture, capture_arguments
-from otel_debugstore.recording_settings import recording_settings
-
-NO_RESULT: Final = object()
-"""Says that a call has no result to capture."""
-
-Arguments = tuple[Parameters, tuple[Any, ...], dict[str, Any]]
-"""Parameters, and arguments by place and by name. What a method is called on is none of them."""
+from otel_debugstore.payload.capture import waiting_bytes
 
 _CALL_KEY: Final = create_key("otel-debugstore-call")
 _TRACE_FLAGS: Final = 3  # of a SpanContext, which is a tuple
-_MAX_CONTENT_CHARACTERS: Final = 8192
 _BOOKED_STEPS: Final = 1024  # so many at once; a power of two
 
 
@@ -196,7 +189,7 @@ class Call:
         token, self._token = self._token, None
         try:
             otel_context._RUNTIME_CONTEXT.detach(token)
-        except ValueError:  # it is ended in another context, such as by the garbage collector
+        except (ValueError, RuntimeError):  # in another context, such as by the garbage collector; or it was already
             return
 
     def _let_go(self) -> None:
@@ -212,12 +205,16 @@ class Call:
         ended = time_ns()
         component, span = self.component, self.span
         attributes: dict[str, Any] = {}
+        kept: Any = NO_RESULT
         try:
             self._stop_clock()
             if span.is_recording():  # the program may have ended it
                 self._measure(attributes, recording_began - self._began)
-                if result is not NO_RESULT and component.capture_result:
-                    self._capture_result(result, attributes)
+                if result is not NO_RESULT and component.capture_result and OUTBOX.is_open:
+                    if type(span) is DeferredSpan and waiting_bytes((result,)) >= 0:
+                        kept = result
+                    else:
+                        keep_result(component, result, attributes)
                 if self._outcome is not None:
                     outcome, message = self._outcome
                     set_outcome(span, outcome, message, attributes)
@@ -229,21 +226,34 @@ class Call:
             if self._token is not None:
                 self._detach()
             self._context = None
-            self._finish(attributes, outcome, ended, recording_began)
+            self._finish(attributes, outcome, kept, ended, recording_began)
 
-    def _finish(self, attributes: dict[str, Any], outcome: Outcome, ended: int, recording_began: int) -> None:
-        """Write the attributes, end the span, and count the call."""
+    def _finish(
+        self, attributes: dict[str, Any], outcome: Outcome, kept: Any, ended: int, recording_began: int
+    ) -> None:
+        """Write the attributes and the result that is still to be kept, end the span, and count the call."""
         meter, span = self.component.meter, self.span
         duration_ns = recording_began - self._began
+        is_ended = False
         if span.is_recording():
-            is_late = self._sampling and self._is_late(outcome, duration_ns)
-            if is_late:
+            sampling = self._sampling
+            if sampling and self._is_late(outcome, duration_ns):
                 attributes[names.LATE] = True
-            write_attributes(span, attributes)
-            if self._sampling and not is_late:
-                end_with_trace_state(span, self._sampling, ended)
-            else:
-                span.end(ended)
+                sampling = ""
+            if type(span) is DeferredSpan:
+                span._known |= attributes
+                span._sampling = sampling
+                if kept is not NO_RESULT:
+                    span._result = kept
+                is_ended = span.finish(ended)
+                if not is_ended:
+                    span.add_rest(attributes)
+            if not is_ended:
+                write_attributes(span, attributes)
+                if sampling:
+                    end_with_trace_state(span, sampling, ended)
+                else:
+                    span.end(ended)
         if self.component.layer != "function":
             self.component.thrift.saw(duration_ns, self._has_moved)
         recording_ns = self._recording_ns
@@ -251,7 +261,7 @@ class Call:
             recording_ns += self._steps % _BOOKED_STEPS * _step_ns(has_cpu=self._cpu_began != -2)
         recording_ns += perf_counter_ns() - recording_began
         if span.get_span_context()[_TRACE_FLAGS] & 1:
-            meter.recorded(duration_ns, recording_ns)
+            meter.recorded(duration_ns, recording_ns, meter.later_ns if is_ended else 0)
         else:
             meter.not_recorded(duration_ns, outcome.is_error, recording_ns)
 
@@ -287,10 +297,6 @@ class Call:
         if overlapped:
             attributes[names.MEMORY_OVERLAPPED] = True
 
-    def _capture_result(self, result: Any, attributes: dict[str, Any]) -> None:
-        if OUTBOX.is_open:
-            _keep(self.component, capture(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
-
 
 def begin(
     component: Component,
@@ -318,7 +324,9 @@ def begin(
         if outer.get(_SUPPRESS_INSTRUMENTATION_KEY):
             return None
         sampling = component.meter.sampled() if component.meter.probability < 1.0 else ""
-        span = component.tracer.start_span(component.name, outer, attributes=component.attributes_at_start)
+        span: Any = deferred_span(component, outer)
+        if span is None:
+            span = component.tracer.start_span(component.name, outer, attributes=component.attributes_at_start)
         call = Call(component, span, recording_began)
         is_recording = span.is_recording()
         if is_recording:
@@ -378,38 +386,29 @@ def _step_ns(*, has_cpu: bool) -> int:
 
 def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Arguments | None) -> None:
     """Write down what is known at the begin: code, thread, inputs."""
-    component = call.component
-    attributes = component.attributes.copy()
-    attributes[names.THREAD_ID] = call._thread
+    component, span = call.component, call.span
     variant = component.variant()
-    if variant is not None:
-        attributes[names.VARIANT] = variant
-    if component.capture_args and OUTBOX.is_open:
+    keeps_inputs = component.capture_args and OUTBOX.is_open
+    if type(span) is DeferredSpan:
+        waits = (
+            keeps_inputs
+            and arguments is not None
+            and waiting_bytes(arguments[1]) >= 0
+            and waiting_bytes(arguments[2].values()) >= 0
+        )
+        span._thread, span._variant, attributes = call._thread, variant, span._known
+        if waits:
+            span._arguments = arguments
+            return
+    else:
+        attributes = component.attributes.copy()
+        attributes[names.THREAD_ID] = call._thread
+        if variant is not None:
+            attributes[names.VARIANT] = variant
+    if keeps_inputs:
         if arguments is not None:
-            (of_parameters, positional), args, kwargs = arguments
-            captured = capture_arguments(of_parameters, args, kwargs, None, None, positional)
-            _keep(component, captured, attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
+            keep_arguments(component, arguments, attributes)
         elif inputs is not None:
-            _keep(component, capture(_as_dict(inputs)), attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
-    write_attributes(call.span, attributes)
-
-
-def _as_dict(inputs: Mapping[str, Any]) -> Any:
-    """Return inputs as what can be captured by name; what can't be is captured as the object that it is."""
-    try:
-        return dict(inputs)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001  # the mapping's own code
-        swallow(error)
-        return inputs
-
-
-def _keep(component: Component, captured: Captured, attributes: dict[str, Any], digest: str, content: str) -> None:
-    attributes[digest] = captured.digest
-    if component.capture == "full":
-        OUTBOX.put_payload(captured.digest, captured.media_type, captured.replayable, captured.content)
-        if recording_settings().export_payloads:
-            from otel_debugstore.payload.describe import describe
-
-            attributes[content] = describe(captured.content, _MAX_CONTENT_CHARACTERS)
+            keep_inputs(component, inputs, attributes)
+    if type(span) is not DeferredSpan:
+        write_attributes(span, attributes)

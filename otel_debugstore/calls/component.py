@@ -10,6 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, StaticSampler
 
 from otel_debugstore import attributes as names
+from otel_debugstore.calls.deferral import Deferral, deferral_of
 from otel_debugstore.calls.meter import meter_of
 from otel_debugstore.code_identity import underlying_function, variant_of
 from otel_debugstore.digest import blake2b
@@ -53,6 +54,7 @@ class Component:
         "capture",
         "capture_args",
         "capture_result",
+        "deferral",
         "function",
         "layer",
         "meter",
@@ -99,6 +101,8 @@ class Component:
         self.bound_parameters = self.parameters.bound()
         self.attributes = self._static_attributes() | _declared(replayable, pure)
         self.attributes_at_start: dict[str, Any] | None = self.attributes
+        self.deferral: Deferral | None = None
+        """How spans of `tracer` are deferred, if they can be; known once that was asked for."""
         self._provider: Any = None
         self._tracer: Any = None
         self._variant: tuple[Any, Any, Any, str | None] = (None, None, None, None)
@@ -109,6 +113,7 @@ class Component:
         provider = trace.get_tracer_provider()
         if provider is not self._provider:
             self._tracer = trace.get_tracer(_SCOPE)
+            self.deferral = deferral_of(provider, self._tracer)
             self._provider = provider
             # Only a sampler needs them at the start, where they cost ten times as much; the default one does not.
             self.attributes_at_start = None if _is_default(getattr(provider, "sampler", None)) else self.attributes
@@ -128,7 +133,7 @@ class Component:
             variant = variant_of(function)
             if not function.__closure__:  # else the variant depends on more than these
                 self._variant = function.__code__, function.__defaults__, function.__kwdefaults__, variant
-        if variant is not None and not OUTBOX.has_sent(variant) and OUTBOX.is_open:
+        if variant is not None and variant not in OUTBOX.sent and OUTBOX.is_open:
             OUTBOX.put_code(variant, functools.partial(_describe, function, variant))
         return variant
 
@@ -136,7 +141,7 @@ class Component:
         """Return whether the memory and I/O of the call that begins now are worth reading."""
         if self.layer == "function":
             return self.meter.mean_ns >= LONG_FUNCTION_NS
-        return self.thrift.looks()
+        return self.thrift.looks_now
 
     def _static_attributes(self) -> dict[str, Any]:
         found: dict[str, Any] = {names.LAYER: self.layer, names.COMPONENT: self.name}

@@ -10,8 +10,9 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
-from otel_debugstore.calls.call import NO_RESULT, Call, begin
+from otel_debugstore.calls.call import Call, begin
 from otel_debugstore.calls.component import Component, named_component
+from otel_debugstore.calls.deferred import NO_RESULT
 from otel_debugstore.calls.recorded import RecordedFunction, check_callable
 from otel_debugstore.calls.trouble import trouble
 from otel_debugstore.calls.unsampled import count_unsampled

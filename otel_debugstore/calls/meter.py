@@ -33,6 +33,9 @@ _MAX_RISE: Final = 4.0
 """The probability grows at most by this factor at once: few calls say little of what recording costs."""
 _NEVER: Final = 1 << 62
 _SMOOTHING: Final = 1 / 8
+_LATER_SMOOTHING: Final = 8
+_LATER_NS: Final = 10_000
+"""Until the first ones are written."""
 
 
 class Meter:
@@ -42,6 +45,7 @@ class Meter:
         skip: Calls that will not be recorded until the next one that is; 0 records the next.
         call_count, error_count, duration_ns: Of calls that did not become spans, since they were last taken.
         late_ns: Calls that take longer are recorded at their end.
+        later_ns: About what a recorded call costs after its end, where that is done later.
         mean_ns: About how long calls took lately; of the first one it is not known, and large.
     """
 
@@ -64,6 +68,7 @@ class Meter:
         "duration_ns",
         "error_count",
         "late_ns",
+        "later_ns",
         "mean_ns",
         "probability",
         "recorded_count",
@@ -93,6 +98,7 @@ class Meter:
         self.skip = 0
         self.late_ns = _NEVER
         self.mean_ns = float(_NEVER)
+        self.later_ns = _LATER_NS
         self._late_left = _LATE_BURST
         self.call_count = self.error_count = self.duration_ns = 0
         self.recorded_count = self.recording_ns = 0
@@ -107,15 +113,15 @@ class Meter:
         """Whether calls may be sampled."""
         return self._budget is not None
 
-    def recorded(self, duration_ns: int, recording_ns: int) -> None:
-        """Count a call that became a span, and what that cost."""
+    def recorded(self, duration_ns: int, recording_ns: int, later_ns: int = 0) -> None:
+        """Count a call that became a span, what that cost, and what it is going to cost."""
         self.recorded_count += 1
         self.recording_ns += recording_ns
         self.mean_ns += (duration_ns - self.mean_ns) * (_SMOOTHING if self.mean_ns < _NEVER else 1.0)
         if self._budget is None:
             return
         self._window_calls += 1
-        self._window_recording_ns += recording_ns
+        self._window_recording_ns += recording_ns + later_ns
         if self._calls < SETTLING_CALLS:
             self._bare_ns += duration_ns
         if self._calls + self._window_calls >= SETTLING_CALLS:
@@ -142,6 +148,14 @@ class Meter:
         """Count what steps of a call cost that becomes a span, and has not ended yet."""
         self.recording_ns += recording_ns
         self._window_recording_ns += recording_ns
+
+    def recorded_later(self, count: int, each_ns: int) -> None:
+        """Count what so many recorded calls cost after their end.
+
+        That is known up to a second later, when `recorded` has counted a guess already, which is made better by it.
+        """
+        self.recording_ns += count * each_ns
+        self.later_ns += (each_ns - self.later_ns) // _LATER_SMOOTHING
 
     def affords(self, recording_ns: int, elapsed_ns: int) -> bool:
         """Return whether recording may take so much of that time."""
@@ -173,7 +187,7 @@ class Meter:
     def take(self) -> list[CallCount]:
         """Return what was counted since the last time."""
         began, self._taken_at_ns = self._taken_at_ns, time_ns()
-        if not self.call_count and not self.recorded_count:
+        if not (self.call_count or self.recorded_count or self.recording_ns):
             return []
         values = (self.call_count, self.error_count, self.duration_ns, self.recorded_count, self.recording_ns)
         self.call_count -= values[0]

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from functools import partial
 from time import perf_counter_ns
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any
+from typing import Any, Final
 
 import wrapt
 
 from otel_debugstore.calls.call import begin
 from otel_debugstore.calls.component import Component
+from otel_debugstore.calls.quick import as_call, begin_quickly, end_quickly
 from otel_debugstore.calls.steps import (
     RecordedAsyncGenerator,
     RecordedCoroutine,
@@ -29,6 +30,8 @@ from otel_debugstore.calls.steps import (
 from otel_debugstore.calls.trouble import trouble
 from otel_debugstore.calls.unsampled import count_unsampled
 from otel_debugstore.errors import ConfigurationError
+
+_RUN_LATER: Final = frozenset((CoroutineType, GeneratorType, AsyncGeneratorType))
 
 Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
 """What wrapt calls: the function (bound), what it is bound to, and the arguments."""
@@ -122,18 +125,25 @@ def _plain(component: Component) -> Wrapper:
                 meter.duration_ns += duration_ns
             return result
         parameters = component.parameters if instance is None else component.bound_parameters
-        recorded = begin(component, arguments=(parameters, args, kwargs))
-        if recorded is None:
-            return wrapped(*args, **kwargs)
+        quick = begin_quickly(component, parameters, args, kwargs)
+        recorded = begin(component, arguments=(parameters, args, kwargs)) if quick is None else None
         try:
             result = wrapped(*args, **kwargs)
         except BaseException as error:
-            recorded.fail(error)
+            if quick is not None:
+                recorded = as_call(quick)
+            if recorded is not None:
+                recorded.fail(error)
             raise
-        kind = type(result)
+        if quick is not None:
+            if runs_later is False and type(result) not in _RUN_LATER:
+                end_quickly(component, quick, result)
+                return result
+            recorded = as_call(quick)
+        if recorded is None:
+            return result
         # A plain function that calls an asynchronous one or a generator function, such as a lambda.
-        is_kind = kind is CoroutineType or kind is GeneratorType or kind is AsyncGeneratorType
-        if is_kind and (later := continued(result, component, recorded)) is not None:
+        if type(result) in _RUN_LATER and (later := continued(result, component, recorded)) is not None:
             runs_later = True
             return later
         if runs_later is None:

@@ -28,16 +28,19 @@ def start_now(span: Any) -> None:
         return
 
 
-def end_with_trace_state(span: Any, sampling: str, ended: int) -> None:
-    """End a span with `ot=...` in the trace state of what is exported, not of what its children inherit."""
-    context: SpanContext = span.get_span_context()
+def with_sampling(context: SpanContext, sampling: str) -> SpanContext:
+    """Return a span's context with what its trace state says of its sampling (`ot=...`)."""
     others = [(key, value) for key, value in context.trace_state.items() if key != "ot"]
     kept = [part for part in context.trace_state.get("ot", "").split(";") if part and part[:3] not in ("th:", "rv:")]
     state = TraceState([("ot", ";".join([sampling, *kept])), *others])
+    return SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags, trace_state=state)
+
+
+def end_with_trace_state(span: Any, sampling: str, ended: int) -> None:
+    """End a span with `ot=...` in the trace state of what is exported, not of what its children inherit."""
+    context: SpanContext = span.get_span_context()
     try:
-        span._context = SpanContext(
-            context.trace_id, context.span_id, context.is_remote, context.trace_flags, trace_state=state
-        )
+        span._context = with_sampling(context, sampling)
         span.end(ended)
     finally:
         span._context = context

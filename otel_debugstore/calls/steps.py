@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import wrapt
 
-from otel_debugstore.calls.call import Arguments, Call, begin
+from otel_debugstore.calls.call import Call, begin
 from otel_debugstore.calls.component import Component
+from otel_debugstore.calls.content import Arguments
 from otel_debugstore.calls.trouble import trouble
 from otel_debugstore.calls.unfinished import UNFINISHED
 from otel_debugstore.calls.unsampled import count_unsampled

@@ -22,7 +22,8 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from otel_debugstore.calls.call import NO_RESULT, Call, begin
+from otel_debugstore.calls.call import Call, begin
+from otel_debugstore.calls.deferred import NO_RESULT
 from otel_debugstore.fork import reset_after_fork
 from otel_debugstore.instrumentors.arguments import Parameters, text
 from otel_debugstore.instrumentors.components import component

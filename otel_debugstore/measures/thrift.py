@@ -26,15 +26,12 @@ _EVERY_OF_MANY: Final = 32
 class Thrift:
     """Decides for one component."""
 
-    __slots__ = ("_quiet",)
+    __slots__ = ("_quiet", "looks_now")
 
     def __init__(self) -> None:
         self._quiet = 0  # calls since one was long or moved something
-
-    def looks(self) -> bool:
-        """Return whether to measure the call that begins now."""
-        quiet = self._quiet
-        return quiet < _ENOUGH or quiet % (_EVERY if quiet < _MANY else _EVERY_OF_MANY) == 0
+        self.looks_now = True
+        """Whether to measure a call that begins now."""
 
     def saw(self, duration_ns: int, has_moved: bool) -> None:
         """Note how a call ended, measured or not.
@@ -47,3 +44,5 @@ class Thrift:
             self._quiet = 0
         else:
             self._quiet += 1
+        quiet = self._quiet
+        self.looks_now = quiet < _ENOUGH or quiet % (_EVERY if quiet < _MANY else _EVERY_OF_MANY) == 0

@@ -14,7 +14,7 @@ was at one moment between.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from otel_debugstore.digest import blake2b
@@ -33,6 +33,7 @@ REST, REST_BY_NAME = "*", "**"
 
 _FEW: Final = 8
 _SHORT: Final = 1024
+_LARGE: Final = 1 << 63
 _SCALAR: Final = frozenset(map(id, (type(None), bool, int, float, str)))
 _TEXT, _DICT, _LIST = id(str), id(dict), id(list)
 _TAG_LIKE: Final = re.compile(rb"[\xa1-\xbf]\$|\xd9.\$|\xda..\$|\xdb....\$", re.DOTALL)
@@ -125,17 +126,30 @@ def _bound(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any],
     return values
 
 
-def _few_scalars(values: dict[str, Any]) -> bytes | None:
-    """Return the content of a few arguments that are short and simple, None if they are not: most calls' way."""
+def waiting_bytes(values: Collection[Any]) -> int:
+    """Return about how many bytes the texts in a few short and simple values take, as most calls' arguments are.
+
+    Such values can't change, so that they may be captured later. Of others -1.
+    """
     if len(values) > _FEW:
-        return None
-    for value in values.values():
+        return -1
+    size = 0
+    for value in values:
         kind = type(value)
         if kind is str:
-            if len(value) > _SHORT:
-                return None
-        elif kind is not int and kind is not bool and kind is not float and value is not None:
-            return None
+            size += len(value) if value.isascii() else 4 * len(value)
+        elif kind is int:
+            if not -_LARGE < value < _LARGE:
+                return -1
+        elif kind is not bool and kind is not float and value is not None:
+            return -1
+    return size if size <= _SHORT else -1
+
+
+def _few_scalars(values: dict[str, Any]) -> bytes | None:
+    """Return the content of values that could wait, None of others."""
+    if waiting_bytes(values.values()) < 0:
+        return None
     try:
         content = PACK(values)
     except (TypeError, ValueError, OverflowError):  # large integers, lone surrogates

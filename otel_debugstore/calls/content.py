@@ -1,0 +1,57 @@
+"""What is kept of the inputs and the result of a call: a digest in its attributes, and the content in the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from otel_debugstore import attributes as names
+from otel_debugstore.calls.component import Component, Parameters
+from otel_debugstore.guard import swallow
+from otel_debugstore.outbox import OUTBOX
+from otel_debugstore.payload.capture import Captured, capture, capture_arguments
+from otel_debugstore.recording_settings import recording_settings
+
+Arguments = tuple[Parameters, tuple[Any, ...], dict[str, Any]]
+"""Parameters, and arguments by place and by name. What a method is called on is none of them."""
+
+_MAX_CONTENT_CHARACTERS: Final = 8192
+
+
+def keep_arguments(component: Component, arguments: Arguments, attributes: dict[str, Any]) -> None:
+    """Keep the arguments of a call."""
+    (of_parameters, positional), args, kwargs = arguments
+    captured = capture_arguments(of_parameters, args, kwargs, None, None, positional)
+    _keep(component, captured, attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
+
+
+def keep_inputs(component: Component, inputs: Mapping[str, Any], attributes: dict[str, Any]) -> None:
+    """Keep inputs that have names; a mapping that can't be read is captured as the object that it is."""
+    values: Any = inputs
+    try:
+        values = dict(inputs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # the mapping's own code
+        swallow(error)
+    _keep(component, capture(values), attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
+
+
+def keep_result(component: Component, result: Any, attributes: dict[str, Any]) -> None:
+    """Keep what a call returned."""
+    _keep(component, capture(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
+
+
+def content_bytes(attributes: dict[str, Any]) -> int:
+    """Return how many characters of content attributes hold, which is nothing unless settings want it there."""
+    return len(attributes.get(names.INPUT_CONTENT, "")) + len(attributes.get(names.OUTPUT_CONTENT, ""))
+
+
+def _keep(component: Component, captured: Captured, attributes: dict[str, Any], digest: str, content: str) -> None:
+    attributes[digest] = captured.digest
+    if component.capture == "full":
+        OUTBOX.put_payload(captured.digest, captured.media_type, captured.replayable, captured.content)
+        if recording_settings().export_payloads:
+            from otel_debugstore.payload.describe import describe
+
+            attributes[content] = describe(captured.content, _MAX_CONTENT_CHARACTERS)

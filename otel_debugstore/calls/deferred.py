@@ -1,0 +1,288 @@
+"""`DeferredSpan`: a span of the SDK that is made when somebody looks at it, or else by the thread that writes.
+
+To make a span, to fill it and to end it takes the SDK and us 30 us in a loop, and 300 us where the program has emptied
+the processor's caches before (docs/decisions/0013). Between the begin and the end of most calls nobody looks at
+their span: only its context is asked for, by spans below it. So a call keeps what its span will be made of: ids,
+times, and arguments and result where they are values that can't change. All else is done in batches, later.
+
+For the program it is a span of the SDK in every way: whatever it asks of it, the span is made at once, with the same
+ids, and is an ordinary one from then on. Spans are deferred only where that can't be told: the sampler takes all,
+nothing but our processors is told of spans, and nothing limits attributes (`deferral`).
+Threads: any, and signal handlers; no locks. Whether a span was made before it ended is settled by who comes first.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from collections import Counter
+from collections.abc import Sequence
+from random import getrandbits
+from time import thread_time_ns
+from typing import Any, Final
+
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, _Span
+from opentelemetry.sdk.util import BoundedList
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, TraceFlags, TraceState
+from opentelemetry.trace.propagation import _SPAN_KEY
+
+from otel_debugstore import attributes as names
+from otel_debugstore.calls.component import Component
+from otel_debugstore.calls.content import Arguments, content_bytes, keep_arguments, keep_result
+from otel_debugstore.calls.deferral import Deferral
+from otel_debugstore.calls.sdk_span import with_sampling
+from otel_debugstore.guard import swallow
+from otel_debugstore.payload.capture import waiting_bytes
+from otel_debugstore.span_size import SPAN_BYTES
+
+NO_RESULT: Final = object()
+"""Says that a call has no result to keep."""
+
+_TRACE_ID, _FLAGS, _STATE, _IS_VALID = 0, 3, 4, 5  # of a SpanContext, which is a tuple
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_SAMPLED_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
+_NO_STATE: Final = TraceState()
+_new_tuple: Final = tuple.__new__
+_new: Final = object.__new__
+
+
+class DeferredSpan(_Span):
+    """See the module's first lines. What has the name of a field of the SDK's span is that field."""
+
+    __slots__ = (
+        "_arguments",
+        "_component",
+        "_context",
+        "_deferral",
+        "_end_time",
+        "_fate",
+        "_known",
+        "_parent",
+        "_resource",
+        "_result",
+        "_sampling",
+        "_start_time",
+        "_thread",
+        "_variant",
+    )
+
+    _arguments: Arguments | None
+    _component: Component
+    _context: SpanContext
+    _deferral: Deferral
+    _fate: list[Any]
+    """Empty while it is open and not made. Then first whatever came first: the span that was made, or its end time."""
+    _known: dict[str, Any]
+    _result: Any
+    _sampling: str
+    _thread: int
+    _variant: str | None
+
+    is_deferred: Final = True
+    """See `processor.Deferred`."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the span: somebody asks for a field that it has only then."""
+        if name in DeferredSpan.__slots__ or name.startswith("__"):
+            raise AttributeError(name)
+        fate = self._fate
+        if not fate:
+            fate.append(self._made(has_ended=False))
+        made = fate[0]
+        if type(made) is int:  # it has ended, maybe meanwhile
+            self._end_time, made = made, self._made(has_ended=True)
+        made.__dict__.update(self.__dict__)  # what others keep there
+        self.__dict__ = made.__dict__
+        return getattr(made, name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copy the span that is made: what one of the two is told would reach the other one."""
+        _ = self._lock
+        return super().__reduce_ex__(protocol)
+
+    def finish(self, end_time: int) -> bool:
+        """End the span, if nobody has looked at it, and nobody else is to be told of it.
+
+        Args:
+            end_time: Nanoseconds since 1970.
+
+        Returns:
+            Whether it was ended. If not, it is an ordinary span, and lacks what `add_rest` adds.
+        """
+        size, arguments = SPAN_BYTES, self._arguments
+        if arguments is not None:
+            size += waiting_bytes(arguments[1]) + waiting_bytes(arguments[2].values())
+        if self._result is not NO_RESULT:
+            size += waiting_bytes((self._result,))
+        size += content_bytes(self._known)
+        return finish(self, self._fate, self._deferral, end_time, size)
+
+    def add_rest(self, attributes: dict[str, Any]) -> None:
+        """Add the attributes that a span that was made before its end lacks; keep arguments and result."""
+        self._add_arguments(attributes)
+        attributes |= self._known
+        if self._result is not NO_RESULT:
+            try:
+                keep_result(self._component, self._result, attributes)
+            except Exception as error:  # noqa: BLE001  # a span without it is better than none
+                swallow(error)
+
+    @classmethod
+    def ended(cls, spans: Sequence[DeferredSpan]) -> list[ReadableSpan]:
+        """Return what the SDK would have told processors of spans that were deferred until they ended."""
+        began = thread_time_ns()
+        ended = [span._readable_span() for span in spans]
+        each_ns = (thread_time_ns() - began) // max(1, len(spans))
+        for component, count in Counter([span._component for span in spans]).items():
+            component.meter.recorded_later(count, each_ns)
+        return ended
+
+    def _readable_span(self) -> ReadableSpan:
+        if not self._fate or type(self._fate[0]) is not int:
+            return super()._readable_span()
+        readable: _EndedSpan = _new(_EndedSpan)
+        readable._name = self._component.name
+        readable._context = with_sampling(self._context, self._sampling) if self._sampling else self._context
+        readable._parent = self._parent
+        attributes = self._first_attributes()
+        self.add_rest(attributes)
+        readable._attributes = _Attributes(attributes)
+        readable._start_time = self._start_time
+        readable._end_time = self._end_time
+        readable._resource = self._resource
+        tracer = self._deferral.tracer
+        readable._instrumentation_info = tracer.instrumentation_info
+        readable._instrumentation_scope = tracer._instrumentation_scope
+        return readable
+
+    def _made(self, *, has_ended: bool) -> _Span:
+        """Return the span that the SDK would have made."""
+        tracer, attributes = self._deferral.tracer, self._first_attributes()
+        if has_ended:
+            self.add_rest(attributes)
+        else:
+            self._add_arguments(attributes)
+            attributes |= self._known
+        made = _Span(
+            self._component.name,
+            self._context,
+            self._parent,
+            tracer.sampler,
+            resource=self._resource,
+            attributes=attributes,
+            span_processor=tracer.span_processor,
+            instrumentation_info=tracer.instrumentation_info,
+            limits=tracer._span_limits,
+            instrumentation_scope=tracer._instrumentation_scope,
+        )
+        if has_ended:
+            made._attributes._immutable = True  # type: ignore[union-attr]
+        return made
+
+    def _first_attributes(self) -> dict[str, Any]:
+        attributes = self._component.attributes.copy()
+        attributes[names.THREAD_ID] = self._thread
+        if self._variant is not None:
+            attributes[names.VARIANT] = self._variant
+        return attributes
+
+    def _add_arguments(self, attributes: dict[str, Any]) -> None:
+        arguments = self._arguments
+        if arguments is not None:
+            try:
+                keep_arguments(self._component, arguments, attributes)
+            except Exception as error:  # noqa: BLE001  # a span without them is better than none
+                swallow(error)
+
+
+DeferredSpan.__name__ = _Span.__name__  # as the SDK's says of itself
+
+
+class _Attributes(BoundedAttributes):
+    """Attributes of an ended span, of which is known that they are allowed."""
+
+    maxlen = max_value_len = None
+    dropped = 0
+    _immutable = True
+    _lock = allocate_lock()
+
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        self._dict = attributes
+
+
+class _EndedSpan(ReadableSpan):
+    """An ended span of which nothing more is known than the fields that `DeferredSpan` sets."""
+
+    _kind = SpanKind.INTERNAL
+    _status = Status()
+    _events = _links = BoundedList[Any](0)
+
+
+def deferred_span(component: Component, outer: Context) -> DeferredSpan | None:
+    """Return a span that begins now, None if the SDK has to make it.
+
+    Args:
+        component: What is called.
+        outer: The context below which it hangs.
+    """
+    _ = component.tracer  # then it is known
+    deferral = component.deferral
+    if deferral is None or deferral.told._span_processors is not deferral.processors:
+        return None
+    return deferred_below(component, deferral, outer, {}, [])
+
+
+def deferred_below(
+    component: Component, deferral: Deferral, outer: Context, known: dict[str, Any], fate: list[Any]
+) -> DeferredSpan | None:
+    """Return a span that begins now, None if the SDK has to make it: it is switched off, or its parent not sampled.
+
+    Args:
+        component: What is called.
+        deferral: Of its tracer.
+        outer: The context below which it hangs.
+        known, fate: An empty dict and an empty list, which become the span's.
+    """
+    tracer = deferral.tracer
+    if tracer.sampler is not deferral.sampler or not tracer._tracer_config.is_enabled:
+        return None
+    parent_span: Any = outer.get(_SPAN_KEY)
+    parent: Any = None
+    if parent_span is not None:
+        if type(parent_span) is DeferredSpan:
+            parent = parent_span._context
+        elif isinstance(parent_span, Span):
+            parent = parent_span.get_span_context()
+    if parent is None or not parent[_IS_VALID]:
+        parent, trace_id, flags, state = None, getrandbits(128), _SAMPLED_RANDOM, _NO_STATE
+    elif parent[_FLAGS] & TraceFlags.SAMPLED:
+        flags = _SAMPLED_RANDOM if parent[_FLAGS] & TraceFlags.RANDOM_TRACE_ID else _SAMPLED
+        trace_id, state = parent[_TRACE_ID], parent[_STATE]
+    else:
+        return None
+    span_id = getrandbits(64)
+    if not trace_id or not span_id:
+        return None
+    span: DeferredSpan = _new(DeferredSpan)
+    span._component, span._deferral, span._resource = component, deferral, tracer.resource
+    span._context = _new_tuple(SpanContext, (trace_id, span_id, False, flags, state, True))
+    span._parent, span._start_time, span._end_time = parent, 0, None
+    span._known, span._fate = known, fate
+    span._arguments, span._result, span._sampling = None, NO_RESULT, ""
+    return span
+
+
+def finish(span: DeferredSpan, fate: list[Any], deferral: Deferral, end_time: int, size: int) -> bool:
+    """Do what `DeferredSpan.finish` does; `fate` and `deferral` are the span's, `size` is about what it takes in bytes.
+
+    They are asked for by reading a slot of a class that has `__getattr__`, which takes five times as long as others.
+    """
+    if fate or deferral.told._span_processors is not deferral.processors:
+        return False
+    fate.append(end_time)
+    if fate[0] is not end_time:  # another thread was faster
+        return False
+    span._end_time = end_time
+    deferral.processor.on_end_deferred(span, size)
+    return True

@@ -1,0 +1,187 @@
+"""`begin_quickly` and `end_quickly`: what `begin` and `Call.end` do, in as few steps as can be, for most calls.
+
+Most are of a function that runs in one go, are not sampled, are measured for nothing but CPU time this time, and their
+span can be deferred (see `deferred`). What recording one costs after the program has done something else for some
+milliseconds is what it touches: a function of ours is some 15 cache lines, at up to 100 ns each (docs/decisions/0010).
+`begin` and `end` go through 32 functions, this through 9. Where it can't be so, or turns out otherwise at the
+end, it becomes a `Call` and goes on the long way (`as_call`).
+"""
+
+from __future__ import annotations
+
+from _thread import get_ident
+from contextvars import Token
+from time import perf_counter_ns, thread_time_ns, time_ns
+from typing import Any, Final, NamedTuple
+
+from opentelemetry import trace
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
+from opentelemetry.trace.propagation import _SPAN_KEY
+
+from otel_debugstore import attributes as names
+from otel_debugstore.calls.call import Call
+from otel_debugstore.calls.component import LONG_FUNCTION_NS, Component, Parameters
+from otel_debugstore.calls.content import content_bytes, keep_arguments, keep_result
+from otel_debugstore.calls.deferral import Deferral
+from otel_debugstore.calls.deferred import NO_RESULT, DeferredSpan, deferred_below, finish
+from otel_debugstore.calls.trouble import trouble
+from otel_debugstore.outbox import OUTBOX
+from otel_debugstore.payload.capture import waiting_bytes
+from otel_debugstore.span_size import SPAN_BYTES
+
+_new_tuple: Final = tuple.__new__
+
+
+class QuickCall(NamedTuple):
+    """A call that was begun quickly.
+
+    Attributes:
+        span, deferral, known, fate: Its span, and what is of it (see `DeferredSpan`).
+        size: How many bytes it takes while it waits, but for its result.
+        token: What detaches it.
+        began, cpu_began, recording_ns: As `Call` has them.
+    """
+
+    span: DeferredSpan
+    deferral: Deferral
+    known: dict[str, Any]
+    fate: list[Any]
+    size: int
+    token: Token[Context]
+    began: int
+    cpu_began: int
+    recording_ns: int
+
+
+def begin_quickly(
+    component: Component, parameters: Parameters, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> QuickCall | None:
+    """Begin a call now, if that can be done quickly; what is returned has to be given to `end_quickly` or `as_call`."""
+    recording_began = perf_counter_ns()
+    deferral = component.deferral
+    span: DeferredSpan | None = None
+    outer: Context | None = None
+    try:
+        if (
+            deferral is None
+            or deferral.provider is not trace._TRACER_PROVIDER
+            or deferral.told._span_processors is not deferral.processors
+            or component.meter.probability < 1.0
+            or (
+                component.meter.mean_ns >= LONG_FUNCTION_NS
+                if component.layer == "function"
+                else component.thrift.looks_now
+            )
+        ):
+            return None
+        outer = deferral.current.get()
+        if outer.get(_SUPPRESS_INSTRUMENTATION_KEY):
+            return None
+        known: dict[str, Any] = {}
+        fate: list[Any] = []
+        span = deferred_below(component, deferral, outer, known, fate)
+        if span is None:
+            return None
+        span._thread = get_ident()
+        span._variant = component.variant()
+        size = SPAN_BYTES
+        if component.capture_args and OUTBOX.is_open:
+            by_place = waiting_bytes(args)
+            by_name = waiting_bytes(kwargs.values()) if kwargs else 0
+            if by_place >= 0 and by_name >= 0:
+                size += by_place + by_name
+                span._arguments = parameters, args, kwargs
+            else:
+                keep_arguments(component, (parameters, args, kwargs), known)
+                size += content_bytes(known)
+        token = deferral.current.set(Context({**outer, _SPAN_KEY: span}))
+        cpu_began = thread_time_ns()
+        span._start_time = time_ns()
+        began = perf_counter_ns()
+        return _new_tuple(
+            QuickCall, (span, deferral, known, fate, size, token, began, cpu_began, began - recording_began)
+        )
+    except Exception as error:  # noqa: BLE001  # see `trouble`
+        _detach(deferral, span, outer)
+        trouble(error)
+        return None
+    except BaseException:
+        _detach(deferral, span, outer)
+        raise
+
+
+def end_quickly(component: Component, call: QuickCall, result: Any) -> None:
+    """End a call of a component that returned."""
+    try:
+        recording_began = perf_counter_ns()
+        span, deferral, known, fate, size, token, began, cpu_began, recording_ns = call
+        end_time = time_ns()
+        cpu_ns = thread_time_ns() - cpu_began
+        if fate:
+            _call_of(call).end(result)
+            return
+        duration_ns = recording_began - began
+        known[names.CPU_TIME_NS] = cpu_ns if cpu_ns < duration_ns else duration_ns
+        if component.capture_result and OUTBOX.is_open:
+            waiting = waiting_bytes((result,))
+            if waiting >= 0:
+                size += waiting
+                span._result = result
+            else:
+                keep_result(component, result, known)
+                size += content_bytes(known)
+        if not finish(span, fate, deferral, end_time, size):
+            _call_of(call).end(NO_RESULT)
+            return
+        try:  # noqa: SIM105  # what that suggests takes 0.4 us
+            deferral.current.reset(token)
+        except ValueError:  # it ends in another context; see `Call._detach`
+            pass
+        if component.layer != "function":
+            component.thrift.saw(duration_ns, False)
+        meter = component.meter
+        meter.recorded(duration_ns, recording_ns + perf_counter_ns() - recording_began, meter.later_ns)
+    except Exception as error:  # noqa: BLE001  # see `trouble`
+        _end_torn(call)
+        trouble(error)
+    except BaseException:
+        _end_torn(call)
+        raise
+
+
+def as_call(call: QuickCall) -> Call | None:
+    """Return the call that was begun quickly, to be ended as any other; None if it can't be."""
+    try:
+        return _call_of(call)
+    except Exception as error:  # noqa: BLE001  # see `trouble`
+        _let_go(call)
+        trouble(error)
+        return None
+
+
+def _call_of(call: QuickCall) -> Call:
+    span = call.span
+    long = Call(span._component, span, 0)
+    long._recording_ns, long._began, long._cpu_began = call.recording_ns, call.began, call.cpu_began
+    long._thread, long._token = span._thread, call.token
+    return long
+
+
+def _end_torn(call: QuickCall) -> None:
+    """End a call whose end was interrupted with what is known of it, unless it was ended."""
+    try:
+        _call_of(call).end(NO_RESULT)
+    finally:
+        _let_go(call)
+
+
+def _let_go(call: QuickCall) -> None:
+    """Leave no context attached of a call that could not be ended."""
+    outer = call.token.old_value
+    _detach(call.deferral, call.span, Context() if outer is Token.MISSING else outer)
+
+
+def _detach(deferral: Deferral | None, span: DeferredSpan | None, outer: Context | None) -> None:
+    """Make `outer` the current context, if the span is still in that."""
+    if deferral is not None and outer is not None and deferral.current.get().get(_SPAN_KEY, outer) is span:
+        deferral.current.set(outer)
