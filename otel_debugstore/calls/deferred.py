@@ -13,7 +13,7 @@ Threads: any, and signal handlers; no locks. Whether a span was made before it e
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import RLock
 from collections import Counter
 from collections.abc import Sequence
 from random import getrandbits
@@ -205,7 +205,7 @@ class _Attributes(BoundedAttributes):
     maxlen = max_value_len = None
     dropped = 0
     _immutable = True
-    _lock = allocate_lock()
+    _lock: Any = RLock()
 
     def __init__(self, attributes: dict[str, Any]) -> None:
         self._dict = attributes
