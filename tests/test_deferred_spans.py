@@ -1469,3 +1469,28 @@ def test_what_is_known_of_a_call_whose_arguments_can_not_be_kept(way: str, monke
     attributes = dict(sink.spans[-1].attributes or {})
     assert INPUT not in attributes
     assert (attributes.get(OUTPUT), CPU in attributes) == (capture([5]).digest, True)
+
+
+def test_an_interrupted_end_keeps_the_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the result is captured reaches the program; the call is recorded once, and current no more."""
+    memory = Memory()
+
+    @tool(name="interrupted")
+    def interrupted(number: int) -> list[int]:
+        return [number]
+
+    for number in range(41):  # until they are quick, the next one too
+        interrupted(number)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("otel_debugstore.calls.quick.keep_result", interrupt)
+    is_open, OUTBOX.is_open = OUTBOX.is_open, True
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(41)
+    finally:
+        OUTBOX.is_open = is_open
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    assert len(memory.spans()) == 42

@@ -63,6 +63,7 @@ class Meter:
         "_taken_at_ns",
         "_window_began_ns",
         "_window_calls",
+        "_window_later_ns",
         "_window_recording_ns",
         "call_count",
         "duration_ns",
@@ -121,7 +122,8 @@ class Meter:
         if self._budget is None:
             return
         self._window_calls += 1
-        self._window_recording_ns += recording_ns + later_ns
+        self._window_recording_ns += recording_ns
+        self._window_later_ns += later_ns
         if self._calls < SETTLING_CALLS:
             self._bare_ns += duration_ns
         if self._calls + self._window_calls >= SETTLING_CALLS:
@@ -207,7 +209,7 @@ class Meter:
 
     def _begin_window(self) -> None:
         self._window_began_ns = perf_counter_ns()
-        self._window_calls = self._window_recording_ns = 0
+        self._window_calls = self._window_recording_ns = self._window_later_ns = 0
 
     def _settle(self, now: int) -> None:
         """Choose the probability by what the calls that were recorded in this window cost."""
@@ -215,13 +217,14 @@ class Meter:
             self._calls += self._window_calls
         elapsed = max(1, now - self._window_began_ns - self._window_recording_ns)
         affordable = (self._budget or 1.0) * elapsed
-        factor = min(_MAX_RISE, affordable / max(1, self._window_recording_ns))
+        cost = self._window_recording_ns + self._window_later_ns
+        factor = min(_MAX_RISE, affordable / max(1, cost))
         self.probability = max(_MIN_PROBABILITY, min(1.0, self.probability * factor))
         if self.probability < 1.0 and self.late_ns == _NEVER:
             self.late_ns = max(_MIN_LATE_NS, _LATE_FACTOR * self._bare_ns // self._calls)
             OUTBOX.expect_counts()
-        cost = self._window_recording_ns / max(1, self._window_calls)
-        self._late_left = min(_LATE_BURST, self._late_left + max(1, round(affordable / max(1.0, cost))))
+        each = cost / max(1, self._window_calls)
+        self._late_left = min(_LATE_BURST, self._late_left + max(1, round(affordable / max(1.0, each))))
         self.skip = self._draw()
         self._begin_window()
 
