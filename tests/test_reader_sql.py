@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from otel_debugstore.errors import (
     QueryError,
 )
 from otel_debugstore_exporters.batch import Event, Link, Resource
+from otel_debugstore_exporters.query_result import query_errors
 from otel_debugstore_exporters.reader import SessionReader
 from sessions import hex_id, span, write_journal, write_sealed
 
@@ -286,3 +288,13 @@ def test_attributes_of_any_name(base: Path) -> None:
             ("name",), {"x": ("not there", "BIGINT"), "y": ("plain", "BOOLEAN"), "z": ("a", "BIGINT")}
         )
         assert set(reader.query(missing).rows) == {("work", None, False, None)}
+
+
+def test_ctrl_c_is_no_error_of_a_query() -> None:
+    """DuckDB's client has two ways to say it; both go on as they are."""
+    for error in (RuntimeError("Query interrupted"), duckdb.InterruptException("Interrupted!")):
+        with pytest.raises(type(error)) as raised, query_errors():
+            raise error
+        assert raised.value is error
+    with pytest.raises(QueryError, match="Query cancelled"), query_errors():
+        raise RuntimeError("Query cancelled")

@@ -45,4 +45,6 @@ def query_errors() -> Iterator[None]:
         raise
     # Besides its own errors, DuckDB's client raises these for text and values that Python can't hold.
     except (duckdb.Error, RuntimeError, ValueError, OverflowError) as error:
+        if type(error) is RuntimeError and str(error) == "Query interrupted":  # so its client says it of Ctrl-C
+            raise
         raise QueryError(f"The query failed: {first_line(error)}") from error
