@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -40,7 +39,7 @@ def test_variables_and_overrides() -> None:
     expected = Settings(Path("/data"), "s1", "interval", 250, 8 << 20, 1000, 30 * 86400.0, 10 * 10**9)
     assert Settings.from_environment(environ) == expected
     overridden = Settings.from_environment(environ, session_id="s2", base_path=None, queue_max_bytes="1KiB")
-    assert overridden == dataclasses.replace(expected, session_id="s2", queue_max_bytes=1024)
+    assert overridden == expected._replace(session_id="s2", queue_max_bytes=1024)
     assert Settings.from_environment({"OTEL_DEBUGSTORE_PATH": " "}) == Settings()
 
 
@@ -48,7 +47,7 @@ def test_every_variable_is_a_setting() -> None:
     """The module that makes flags of variables holds exactly those that are read, each named as it is."""
     names = {name: value for name, value in vars(environment_variables).items() if name.startswith("OTEL_")}
     assert all(name == value for name, value in names.items())
-    settings = len(dataclasses.fields(Settings)) - 1  # the map size is for code
+    settings = len(Settings._fields) - 1  # the map size is for code
     assert len(names) == settings + len(RecordingSettings._fields)
 
 

@@ -76,7 +76,10 @@ class ImportWatcher:
         self._watch_all((*self._watches, watch))
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
-        for name, module in list(sys.modules.items()):
+        there, names = list(sys.modules.items()), watch.names
+        if names is not None:  # first what a thousand modules are not called: each start does this for every hook
+            there = [(name, module) for name, module in there if name.rpartition(".")[2] in names]
+        for name, module in there:
             if module is not None and name not in self.executing and watch.is_wanted(name):
                 watch.tell(module)
 
