@@ -92,7 +92,8 @@ def provided(**options: Any) -> tuple[TracerProvider, Sink]:
 def begins(way: str, component: Component) -> None:
     """Have the next call of a component begin in that way."""
     _ = component.tracer
-    component.thrift.looks_now = way == "long"
+    if component.thrift is not None:
+        component.thrift.skip = 0 if way == "long" else 1_000
     component.meter.mean_ns = 1e12 if way == "long" else 0.0
 
 

@@ -366,7 +366,7 @@ class TestThrift:
         thrift = Thrift()
 
         def measured(duration_ns: int = 1000, has_moved: bool = False) -> bool:
-            looks = thrift.looks_now
+            looks = thrift.skip == 0
             thrift.saw(duration_ns, has_moved)
             return looks
 

@@ -254,7 +254,7 @@ class Call:
                     end_with_trace_state(span, sampling, ended)
                 else:
                     span.end(ended)
-        if self.component.layer != "function":
+        if self.component.thrift is not None:
             self.component.thrift.saw(duration_ns, self._has_moved)
         recording_ns = self._recording_ns
         if self._steps:
@@ -405,6 +405,7 @@ def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Arguments
         attributes[names.THREAD_ID] = call._thread
         if variant is not None:
             attributes[names.VARIANT] = variant
+            component.send_code(variant)
     if keeps_inputs:
         if arguments is not None:
             keep_arguments(component, arguments, attributes)

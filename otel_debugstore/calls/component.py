@@ -96,7 +96,8 @@ class Component:
         is_budgeted = self.layer == "function" or settings.overhead_budget.is_set_for(self.name)
         budget = settings.overhead_budget.value(self.layer, self.name) if is_budgeted else None
         self.meter = meter_of(self.layer, self.name, budget)
-        self.thrift = Thrift()
+        self.thrift = Thrift() if self.layer != "function" else None
+        """Which of its calls are measured; of functions those that take long are, see `LONG_FUNCTION_NS`."""
         self.parameters = _parameters(self.function, _given_before(function))
         self.bound_parameters = self.parameters.bound()
         self.attributes = self._static_attributes() | _declared(replayable, pure)
@@ -120,7 +121,7 @@ class Component:
         return self._tracer
 
     def variant(self) -> str | None:
-        """Return the hash of the code that a call would run now; the code itself goes into the store once."""
+        """Return the hash of the code that a call would run now."""
         function = self.function
         if function is None:
             return None
@@ -133,15 +134,16 @@ class Component:
             variant = variant_of(function)
             if not function.__closure__:  # else the variant depends on more than these
                 self._variant = function.__code__, function.__defaults__, function.__kwdefaults__, variant
-        if variant is not None and variant not in OUTBOX.sent and OUTBOX.is_open:
-            OUTBOX.put_code(variant, functools.partial(_describe, function, variant))
         return variant
+
+    def send_code(self, variant: str) -> None:
+        """Have the code that `variant` is the hash of written, once."""
+        if variant not in OUTBOX.sent and OUTBOX.is_open:
+            OUTBOX.put_code(variant, functools.partial(_describe, self.function, variant))
 
     def is_measured_now(self) -> bool:
         """Return whether the memory and I/O of the call that begins now are worth reading."""
-        if self.layer == "function":
-            return self.meter.mean_ns >= LONG_FUNCTION_NS
-        return self.thrift.looks_now
+        return self.meter.mean_ns >= LONG_FUNCTION_NS if self.thrift is None else self.thrift.skip <= 0
 
     def _static_attributes(self) -> dict[str, Any]:
         found: dict[str, Any] = {names.LAYER: self.layer, names.COMPONENT: self.name}

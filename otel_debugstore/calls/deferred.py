@@ -185,6 +185,7 @@ class DeferredSpan(_Span):
         attributes[names.THREAD_ID] = self._thread
         if self._variant is not None:
             attributes[names.VARIANT] = self._variant
+            self._component.send_code(self._variant)
         return attributes
 
     def _add_arguments(self, attributes: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ _MIN_PROBABILITY: Final = 1 / 65_536
 _MAX_RISE: Final = 4.0
 """The probability grows at most by this factor at once: few calls say little of what recording costs."""
 _NEVER: Final = 1 << 62
+_NO_MEAN_NS: Final = float(_NEVER)  # to compare a float with an integer takes twice as long
 _SMOOTHING: Final = 1 / 8
 _LATER_SMOOTHING: Final = 8
 _LATER_NS: Final = 10_000
@@ -44,6 +45,7 @@ class Meter:
     Attributes:
         skip: Calls that will not be recorded until the next one that is; 0 records the next.
         call_count, error_count, duration_ns: Of calls that did not become spans, since they were last taken.
+        budget: Which share of the time recording may take; None records every call.
         late_ns: Calls that take longer are recorded at their end.
         later_ns: About what a recorded call costs after its end, where that is done later.
         mean_ns: About how long calls took lately; of the first one it is not known, and large.
@@ -52,7 +54,6 @@ class Meter:
     __slots__ = (
         "__weakref__",
         "_bare_ns",
-        "_budget",
         "_calls",
         "_component",
         "_late_left",
@@ -65,6 +66,7 @@ class Meter:
         "_window_calls",
         "_window_later_ns",
         "_window_recording_ns",
+        "budget",
         "call_count",
         "duration_ns",
         "error_count",
@@ -87,7 +89,7 @@ class Meter:
         """
         self._layer = layer
         self._component = component
-        self._budget = budget
+        self.budget = budget
         self.after_fork_in_child()
         reset_after_fork(self)
         OUTBOX.add_counter(self.take)
@@ -98,7 +100,7 @@ class Meter:
         self.probability = 1.0
         self.skip = 0
         self.late_ns = _NEVER
-        self.mean_ns = float(_NEVER)
+        self.mean_ns = _NO_MEAN_NS
         self.later_ns = _LATER_NS
         self._late_left = _LATE_BURST
         self.call_count = self.error_count = self.duration_ns = 0
@@ -112,14 +114,15 @@ class Meter:
     @property
     def has_budget(self) -> bool:
         """Whether calls may be sampled."""
-        return self._budget is not None
+        return self.budget is not None
 
     def recorded(self, duration_ns: int, recording_ns: int, later_ns: int = 0) -> None:
         """Count a call that became a span, what that cost, and what it is going to cost."""
         self.recorded_count += 1
         self.recording_ns += recording_ns
-        self.mean_ns += (duration_ns - self.mean_ns) * (_SMOOTHING if self.mean_ns < _NEVER else 1.0)
-        if self._budget is None:
+        mean_ns = self.mean_ns
+        self.mean_ns = mean_ns + (duration_ns - mean_ns) * _SMOOTHING if mean_ns < _NO_MEAN_NS else float(duration_ns)
+        if self.budget is None:
             return
         self._window_calls += 1
         self._window_recording_ns += recording_ns
@@ -161,7 +164,7 @@ class Meter:
 
     def affords(self, recording_ns: int, elapsed_ns: int) -> bool:
         """Return whether recording may take so much of that time."""
-        return self._budget is None or recording_ns <= self._budget * (elapsed_ns - recording_ns)
+        return self.budget is None or recording_ns <= self.budget * (elapsed_ns - recording_ns)
 
     def may_write_late(self) -> bool:
         """Return whether the budget has room for a span of a call that was not sampled."""
@@ -201,7 +204,7 @@ class Meter:
 
     def set_budget(self, budget: float | None) -> float | None:
         """Record every call again, until recording them takes more than the budget; return the one before."""
-        before, self._budget = self._budget, budget
+        before, self.budget = self.budget, budget
         self.probability, self.skip, self.late_ns = 1.0, 0, _NEVER
         self._calls = self._bare_ns = 0
         self._begin_window()
@@ -216,7 +219,7 @@ class Meter:
         if self.probability >= 1.0:
             self._calls += self._window_calls
         elapsed = max(1, now - self._window_began_ns - self._window_recording_ns)
-        affordable = (self._budget or 1.0) * elapsed
+        affordable = (self.budget or 1.0) * elapsed
         cost = self._window_recording_ns + self._window_later_ns
         factor = min(_MAX_RISE, affordable / max(1, cost))
         self.probability = max(_MIN_PROBABILITY, min(1.0, self.probability * factor))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from _thread import get_ident
 from contextvars import Token
 from time import perf_counter_ns, thread_time_ns, time_ns
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
@@ -25,32 +25,16 @@ from otel_debugstore.calls.content import content_bytes, keep_arguments, keep_re
 from otel_debugstore.calls.deferral import Deferral
 from otel_debugstore.calls.deferred import NO_RESULT, DeferredSpan, deferred_below, finish
 from otel_debugstore.calls.trouble import trouble
+from otel_debugstore.measures.thrift import SHORT_NS
 from otel_debugstore.outbox import OUTBOX
 from otel_debugstore.payload.capture import waiting_bytes
 from otel_debugstore.span_size import SPAN_BYTES
 
-_new_tuple: Final = tuple.__new__
-
-
-class QuickCall(NamedTuple):
-    """A call that was begun quickly.
-
-    Attributes:
-        span, deferral, known, fate: Its span, and what is of it (see `DeferredSpan`).
-        size: How many bytes it takes while it waits, but for its result.
-        token: What detaches it.
-        began, cpu_began, recording_ns: As `Call` has them.
-    """
-
-    span: DeferredSpan
-    deferral: Deferral
-    known: dict[str, Any]
-    fate: list[Any]
-    size: int
-    token: Token[Context]
-    began: int
-    cpu_began: int
-    recording_ns: int
+QuickCall = tuple[DeferredSpan, Deferral, dict[str, Any], list[Any], int, Token[Context], int, int, int]
+"""A call that was begun quickly: its span, and of that `deferral`, `known` and `fate` (see `DeferredSpan`); how many
+bytes it takes while it waits, but for its result; what detaches it; and `began`, `cpu_began` and `recording_ns` as
+`Call` has them. (No named tuple: it takes longer to make, and to take apart.)
+"""
 
 
 def begin_quickly(
@@ -67,11 +51,7 @@ def begin_quickly(
             or deferral.provider is not trace._TRACER_PROVIDER
             or deferral.told._span_processors is not deferral.processors
             or component.meter.probability < 1.0
-            or (
-                component.meter.mean_ns >= LONG_FUNCTION_NS
-                if component.layer == "function"
-                else component.thrift.looks_now
-            )
+            or (component.meter.mean_ns >= LONG_FUNCTION_NS if component.thrift is None else component.thrift.skip <= 0)
         ):
             return None
         outer = deferral.current.get()
@@ -98,9 +78,7 @@ def begin_quickly(
         cpu_began = thread_time_ns()
         span._start_time = time_ns()
         began = perf_counter_ns()
-        return _new_tuple(
-            QuickCall, (span, deferral, known, fate, size, token, began, cpu_began, began - recording_began)
-        )
+        return span, deferral, known, fate, size, token, began, cpu_began, began - recording_began
     except Exception as error:  # noqa: BLE001  # see `trouble`
         _detach(deferral, span, outer)
         trouble(error)
@@ -137,9 +115,15 @@ def end_quickly(component: Component, call: QuickCall, result: Any) -> None:
             deferral.current.reset(token)
         except ValueError:  # it ends in another context; see `Call._detach`
             pass
-        if component.layer != "function":
-            component.thrift.saw(duration_ns, False)
-        meter = component.meter
+        meter, thrift = component.meter, component.thrift
+        if thrift is not None and meter.budget is None and duration_ns < SHORT_NS:
+            # What `saw` and `recorded` do then; a call of each is as much as both.
+            thrift.skip -= 1
+            meter.recorded_count += 1
+            meter.recording_ns += recording_ns + perf_counter_ns() - recording_began
+            return
+        if thrift is not None:
+            thrift.saw(duration_ns, False)
         meter.recorded(duration_ns, recording_ns + perf_counter_ns() - recording_began, meter.later_ns)
     except Exception as error:  # noqa: BLE001  # see `trouble`
         _end_torn(call)
@@ -160,10 +144,10 @@ def as_call(call: QuickCall) -> Call | None:
 
 
 def _call_of(call: QuickCall) -> Call:
-    span = call.span
+    span, _, _, _, _, token, began, cpu_began, recording_ns = call
     long = Call(span._component, span, 0)
-    long._recording_ns, long._began, long._cpu_began = call.recording_ns, call.began, call.cpu_began
-    long._thread, long._token = span._thread, call.token
+    long._recording_ns, long._began, long._cpu_began = recording_ns, began, cpu_began
+    long._thread, long._token = span._thread, token
     return long
 
 
@@ -177,8 +161,9 @@ def _end_torn(call: QuickCall) -> None:
 
 def _let_go(call: QuickCall) -> None:
     """Leave no context attached of a call that could not be ended."""
-    outer = call.token.old_value
-    _detach(call.deferral, call.span, Context() if outer is Token.MISSING else outer)
+    span, deferral, _, _, _, token, *_ = call
+    outer = token.old_value
+    _detach(deferral, span, Context() if outer is Token.MISSING else outer)
 
 
 def _detach(deferral: Deferral | None, span: DeferredSpan | None, outer: Context | None) -> None:

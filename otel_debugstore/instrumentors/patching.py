@@ -24,7 +24,8 @@ class TargetFunction(RecordedFunction):
     """A recorded function that is recorded only while its patch is in place: other modules may have imported it."""
 
     def __init__(self, recorded: RecordedFunction, is_on: Callable[[], bool]) -> None:
-        wrapt.FunctionWrapper.__init__(self, recorded.__wrapped__, recorded._self_wrapper, is_on)
+        wrapper: Any = recorded._self_wrapper
+        self._wrap(recorded.__wrapped__, wrapper, is_on)
 
 
 class _Patch(NamedTuple):
