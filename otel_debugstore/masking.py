@@ -66,6 +66,8 @@ class Masker:
         self._search_bytes: Final = Pattern(with_keys.encode().replace(_END.encode(), _END_OF_KEY)).search
         self._kinds: dict[str, str | None] = {}
         self._clean: set[str] = set()
+        self.digests: dict[bytes, str] = {}
+        """Of contents of payloads in which nothing was found; who captures keeps them here, since others find more."""
 
     def key_kind(self, name: object) -> str | None:
         """Return which secret a name stands for, or None; also None if it is no text."""

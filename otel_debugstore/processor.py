@@ -269,9 +269,11 @@ class BoundedSpanProcessor(SpanProcessor):
         while not self.is_shut_down:
             check_signals()
             pause = min(self._delay_seconds, _CHECK_SECONDS) if self._is_ready else self._delay_seconds
-            self._wake.wait(min(next_commit - Clock.monotonic(), pause))
+            is_awake = self._wake.wait(min(next_commit - Clock.monotonic(), pause))
             tickets = _take_all(self._tickets)
             is_due = bool(tickets) or Clock.monotonic() >= next_commit
+            if not is_due and not is_awake:
+                continue  # there is no batch to take: only signals are looked at
             self._handed_over += self._hand_over(is_due)
             if is_due or self._handed_over - last_commit >= _COMMIT_SPANS:
                 self._rest_if_idle(last_commit)

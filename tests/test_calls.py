@@ -125,12 +125,13 @@ def test_what_a_function_looks_like() -> None:
 
 def test_methods(recorded: Recorded) -> None:
     """Methods, class and static methods, in either order of the decorators, and objects that can be called."""
-    assert Adder.of(2).add(3) == 5
+    assert Adder.of(2).add(3) == Adder.add(Adder(2), 3) == 5
     assert Adder(1).zero() == Adder.zero() == 0
     assert tool(name="called")(Adder(4))(1) == 5
     assert tool(name="partial")(functools.partial(double, 4))() == 8
     names = [span.name for span in recorded.spans()]
     assert names.count(f"{__name__}.Adder.zero") == 2
+    assert names.count(f"{__name__}.Adder.add") == 2
     for name in (f"{__name__}.Adder.of", f"{__name__}.Adder.add", "called", "partial"):
         assert name in names
 

@@ -392,9 +392,9 @@ def test_arguments_that_can_not_be_kept(way: str, error: type[Exception], monkey
         kept_by.append(threading.get_ident())
         if arguments[1] == (-2,):
             raise error("wrong")
-        content.keep_arguments(component, arguments, attributes)
+        content.keep_waited_arguments(component, arguments, attributes)
 
-    monkeypatch.setattr(deferred, "keep_arguments", keep)
+    monkeypatch.setattr(deferred, "keep_waited_arguments", keep)
     for number in range(-4, 0):
         begins(way, component)
         assert recorded(number) == -number
@@ -417,7 +417,7 @@ def test_what_is_known_of_a_call_whose_arguments_can_not_be_kept(way: str, monke
 
     provider, sink = provided()
     call = prepared(way, lambda number: [number])
-    monkeypatch.setattr(deferred, "keep_arguments", fail)
+    monkeypatch.setattr(deferred, "keep_waited_arguments", fail)
     call(5)
     provider.force_flush()
     attributes = dict(sink.spans[-1].attributes or {})

@@ -6,11 +6,13 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from captured import Color, Login
 from otel_debugstore.masking import Masker
 from otel_debugstore.payload import capture, capture_arguments, describe, mask_content
+from otel_debugstore.payload.capture import capture_waited, waiting_bytes
 from payload_values import MASKER, VALUES, plain
 
 
@@ -44,6 +46,35 @@ def test_masking_at_any_depth() -> None:
     assert "'max_tokens': 5" in text
     other = capture_arguments(("password", "config"), ("hunter3", {}), {}, MASKER)
     assert other == capture_arguments(("password", "config"), ("hunter4", {}), {}, MASKER)
+
+
+_GITHUB = "ghp_" + "aB3d" * 9
+_SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([_GITHUB, "$x", "hunter2"])
+)
+
+
+@given(_SCALARS | st.dictionaries(st.sampled_from(["a", "b", "password", "n"]), _SCALARS, max_size=3), st.booleans())
+def test_what_waited_is_captured_as_it_would_have_been_at_once(value: Any, twice: bool) -> None:
+    """The same content, digest and mark, secrets masked; also when the same was captured before."""
+    assume(waiting_bytes(value.values() if isinstance(value, dict) else (value,)) >= 0)
+    waited = capture_waited(value)
+    if twice:
+        waited = capture_waited(value)
+    assert waited == capture(value, Masker())
+    assert _GITHUB.encode() not in waited.content
+
+
+def test_digests_that_are_remembered_are_bounded_and_of_contents_without_secrets() -> None:
+    """What is looked up by its content was found to be clean before, by the same masker."""
+    masker = Masker()
+    for number in range(10_000):
+        capture(number, masker)
+    assert len(masker.digests) <= 4096
+    capture(_GITHUB, masker)
+    capture("x" * 1000, masker)
+    assert all(len(content) <= 128 and _GITHUB.encode() not in content for content in masker.digests)
+    assert b"masked" in capture({"n": "10-20-30"}, Masker(patterns=["[0-9]+-[0-9]+-[0-9]+"])).content
 
 
 def test_secret_across_the_cut_of_a_text() -> None:

@@ -9,7 +9,7 @@ from otel_debugstore import attributes as names
 from otel_debugstore.calls.component import Component, Parameters
 from otel_debugstore.guard import swallow
 from otel_debugstore.outbox import OUTBOX
-from otel_debugstore.payload.capture import Captured, capture, capture_arguments
+from otel_debugstore.payload.capture import Captured, bound, capture, capture_arguments, capture_waited
 from otel_debugstore.recording_settings import recording_settings
 
 Arguments = tuple[Parameters, tuple[Any, ...], dict[str, Any]]
@@ -22,6 +22,13 @@ def keep_arguments(component: Component, arguments: Arguments, attributes: dict[
     """Keep the arguments of a call."""
     (of_parameters, positional), args, kwargs = arguments
     captured = capture_arguments(of_parameters, args, kwargs, None, None, positional)
+    _keep(component, captured, attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
+
+
+def keep_waited_arguments(component: Component, arguments: Arguments, attributes: dict[str, Any]) -> None:
+    """Keep the arguments of a call that could wait (see `waiting_bytes`)."""
+    (of_parameters, positional), args, kwargs = arguments
+    captured = capture_waited(bound(of_parameters, args, kwargs, positional))
     _keep(component, captured, attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
 
 
@@ -40,6 +47,11 @@ def keep_inputs(component: Component, inputs: Mapping[str, Any], attributes: dic
 def keep_result(component: Component, result: Any, attributes: dict[str, Any]) -> None:
     """Keep what a call returned."""
     _keep(component, capture(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
+
+
+def keep_waited_result(component: Component, result: Any, attributes: dict[str, Any]) -> None:
+    """Keep what a call returned, that could wait (see `waiting_bytes`)."""
+    _keep(component, capture_waited(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
 
 
 def content_bytes(attributes: dict[str, Any]) -> int:

@@ -29,7 +29,7 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 
 from otel_debugstore import attributes as names
 from otel_debugstore.calls.component import Component
-from otel_debugstore.calls.content import Arguments, content_bytes, keep_arguments, keep_result
+from otel_debugstore.calls.content import Arguments, content_bytes, keep_waited_arguments, keep_waited_result
 from otel_debugstore.calls.deferral import Deferral
 from otel_debugstore.calls.sdk_span import with_sampling
 from otel_debugstore.guard import swallow
@@ -124,7 +124,7 @@ class DeferredSpan(_Span):
         attributes |= self._known
         if self._result is not NO_RESULT:
             try:
-                keep_result(self._component, self._result, attributes)
+                keep_waited_result(self._component, self._result, attributes)
             except Exception as error:  # noqa: BLE001  # a span without it is better than none
                 swallow(error)
 
@@ -192,7 +192,7 @@ class DeferredSpan(_Span):
         arguments = self._arguments
         if arguments is not None:
             try:
-                keep_arguments(self._component, arguments, attributes)
+                keep_waited_arguments(self._component, arguments, attributes)
             except Exception as error:  # noqa: BLE001  # a span without them is better than none
                 swallow(error)
 

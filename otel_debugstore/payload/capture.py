@@ -34,6 +34,9 @@ REST, REST_BY_NAME = "*", "**"
 _FEW: Final = 8
 _SHORT: Final = 1024
 _LARGE: Final = 1 << 63
+_SMALL_BYTES: Final = 128
+_REMEMBERED: Final = 4096
+"""So many digests of small contents are kept: most results, and many arguments, are those of an earlier call."""
 _SCALAR: Final = frozenset(map(id, (type(None), bool, int, float, str)))
 _TEXT, _DICT, _LIST = id(str), id(dict), id(list)
 _TAG_LIKE: Final = re.compile(rb"[\xa1-\xbf]\$|\xd9.\$|\xda..\$|\xdb....\$", re.DOTALL)
@@ -100,10 +103,7 @@ def capture_arguments(
     """
     try:
         limits = limits or limits_of_settings()
-        if positional is None:
-            positional = len(names)
-        is_bound = not kwargs and len(args) <= positional
-        values = dict(zip(names, args)) if is_bound else _bound(names, args, kwargs, positional)  # noqa: B905  # costs
+        values = bound(names, args, kwargs, len(names) if positional is None else positional)
         content = _few_scalars(values) if limits is DEFAULT_LIMITS else None
         if content is None:
             return capture(values, masker, limits)
@@ -113,7 +113,21 @@ def capture_arguments(
         return _unknown(args)
 
 
-def _bound(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], positional: int) -> dict[str, Any]:
+def capture_waited(value: Any) -> Captured:
+    """Return what `capture` does of a value that could wait (see `waiting_bytes`), or of a map of names to such."""
+    try:
+        content = PACK(value)
+        if b"$" not in content and limits_of_settings() is DEFAULT_LIMITS:
+            return _captured(content, True, default_masker())
+    except Exception as error:  # noqa: BLE001  # such as a lone surrogate; `capture` deals with it
+        swallow(error)
+    return capture(value)
+
+
+def bound(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], positional: int) -> dict[str, Any]:
+    """Return arguments by the names of the parameters, as `capture_arguments` captures them."""
+    if not kwargs and len(args) <= positional:
+        return dict(zip(names, args))  # noqa: B905  # to ask for the same lengths costs
     values = dict(zip(names[:positional], args, strict=False))
     keywords = {name: kwargs[name] for name in names[len(values) :] if name in kwargs}
     by_place = {name: item for name, item in keywords.items() if name in names[:positional]}
@@ -212,10 +226,17 @@ def _is_plain(value: Any, limits: Limits) -> bool:
 
 
 def _captured(content: bytes, replayable: bool, masker: Masker) -> Captured:
-    if masker.may_hold_secret_bytes(content):
-        masked = mask_content(content, masker)
-        content, replayable = masked, replayable and masked is content
-    digest = blake2b(content, digest_size=16).hexdigest()
+    digest = masker.digests.get(content)
+    if digest is None:
+        is_clean = not masker.may_hold_secret_bytes(content)
+        if not is_clean:
+            masked = mask_content(content, masker)
+            content, replayable = masked, replayable and masked is content
+        digest = blake2b(content, digest_size=16).hexdigest()
+        if is_clean and len(content) <= _SMALL_BYTES:
+            if len(masker.digests) >= _REMEMBERED:
+                masker.digests = {}
+            masker.digests[content] = digest
     return tuple.__new__(Captured, (content, digest, replayable, MEDIA_TYPE))
 
 
