@@ -7,7 +7,8 @@ are on: of one tool memory and I/O are read at every call, as of one whose calls
 `measures.thrift` has it for what moves nothing: of every 32nd call, after the first 256.
 R2: an operation of Python that computes, bare, recorded, and in a bare span, in turn; the median of the differences in
 wall time; and besides, what our threads take in CPU time for each operation of a program that does nothing but such
-recorded operations, for some seconds. Both together as a share of the bare operation. After 300
+recorded operations, for some seconds. Both together as a share of the bare operation. What is timed is the second of
+two operations of a kind: as in a program that does nothing else, one lies between two recordings. After 300
 calls to warm up; so the calls whose memory and I/O are read are too few to be seen in that median.
 R3: a loop of a million calls of a function that is made to take 2 us bare: bare, recorded, bare, in one process. And,
 without a target, an item of a generator that does nothing, where its call is sampled and where not.
@@ -168,13 +169,14 @@ def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[st
 
     ours, stock = provider("ours", base_path), provider("stock")
     tracer = stock.get_tracer("bench")
-    count = _calibrated(millis)
 
     def operation(loops: int, text: str) -> int:
         found = 0
         for number in range(loops):
             found += number % 7
         return found
+
+    count = _calibrated(operation, millis)
 
     def spanned(loops: int, text: str) -> int:
         with tracer.start_as_current_span("operation"):
@@ -183,6 +185,7 @@ def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[st
     calls = {"bare": operation, "span": spanned, "noise": operation, "tool": tool(name="operation")(operation)}
 
     def timed(kind: str) -> float:
+        calls[kind](count, "text")
         began = time.perf_counter_ns()
         calls[kind](count, "text")
         return time.perf_counter_ns() - began
@@ -211,16 +214,18 @@ def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[st
     }
 
 
-def _calibrated(millis: float) -> int:
+def _calibrated(operation: Callable[[int, str], int], millis: float) -> int:
     """Return how many rounds of the operation take so long."""
 
     def spend(loops: int) -> float:
-        began, found = time.perf_counter(), 0
-        for number in range(loops):
-            found += number % 7
+        began = time.perf_counter()
+        operation(loops, "text")
         return time.perf_counter() - began
 
-    return int(100_000 * millis / 1000 / median([spend(100_000) for _ in range(9)]))
+    loops = 1_000
+    for _ in range(4):  # the longer it is, the better it says how long a round takes
+        loops = round(loops * millis / 1000 / median([spend(loops) for _ in range(9)]))
+    return loops
 
 
 def _loop(options: Options) -> list[Figure]:

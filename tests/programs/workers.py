@@ -76,11 +76,14 @@ def name_segment(say: Say, paths: SessionPaths) -> None:
 
 
 def seal_session(say: Say, paths: SessionPaths, segment_spans: int = 120, once: bool = False) -> None:
-    """Seal whenever there is something to seal."""
+    """Seal whenever there is something to seal: a few segments at a time, of at least so many spans."""
     for _ in _rounds(once):
         with paths.lock("seal", timeout_seconds=10) as mine, journal.Journal.open(paths.journal) as opened:
             if mine:
-                say(len(seal.seal(paths, opened, segment_spans=segment_spans)))
+                # A segment takes its time however small it is, and writers don't wait: with small ones alone
+                # each sealing has more to do than the one before, on a slow machine without end.
+                spans = max(segment_spans, opened.stats().span_count // 4)
+                say(len(seal.seal(paths, opened, segment_spans=spans)))
 
 
 def merge_session(say: Say, paths: SessionPaths, once: bool = False) -> None:
