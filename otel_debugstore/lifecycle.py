@@ -124,7 +124,7 @@ def flush_at_end(flushable: Flushable) -> None:
     """Have `flushable` flushed, while it lives, however this process and its forked children end.
 
     It has to say when it has something to lose (`has_unsaved`) and when it has not (`has_saved`), and
-    to call `check_signals` a few times a second between the two.
+    to call `check_signals` twice a second between the two.
     """
     _flushables.add(flushable)
     if not _originals:
@@ -172,10 +172,9 @@ def stand_by() -> None:
         flushable.stand_by()
 
 
-def check_signals() -> None:
-    """See to it that a signal that came has its effect."""
-    if _unsaved.things:
-        _unsaved.sigterm.check()
+def check_signals() -> bool:
+    """See to it that a signal that came has its effect; return whether to look again after `PATIENCE_SECONDS`."""
+    return bool(_unsaved.things) and _unsaved.sigterm.check()
 
 
 def restore() -> None:

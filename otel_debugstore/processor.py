@@ -32,6 +32,7 @@ from otel_debugstore.guard import is_meant_for_the_program
 from otel_debugstore.lifecycle import check_signals, has_saved, has_unsaved, is_anything_open
 from otel_debugstore.log import warn_once
 from otel_debugstore.outbox import OUTBOX
+from otel_debugstore.sigterm import PATIENCE_SECONDS
 from otel_debugstore.span_queue import SpanQueue
 from otel_debugstore.suppressed import suppressed
 
@@ -43,7 +44,7 @@ FAILED: Final = "failed"
 
 _TRACE_FLAGS: Final = 3  # of a SpanContext, which is a tuple: a tenth of a microsecond less than its property
 _COMMIT_SPANS: Final = 16_384
-_CHECK_SECONDS: Final = 0.25
+_CHECK_SECONDS: Final = 0.5
 _LATE_SECONDS: Final = 0.1
 _GIVE_UP_SECONDS: Final = 0.1
 _MAX_LOCK_SECONDS: Final = 86400.0
@@ -267,8 +268,8 @@ class BoundedSpanProcessor(SpanProcessor):
         next_commit = 0.0
         last_commit = 0  # what had been handed over when it was asked for
         while not self.is_shut_down:
-            check_signals()
-            pause = min(self._delay_seconds, _CHECK_SECONDS) if self._is_ready else self._delay_seconds
+            pause = PATIENCE_SECONDS if check_signals() else _CHECK_SECONDS
+            pause = min(self._delay_seconds, pause) if self._is_ready else self._delay_seconds
             is_awake = self._wake.wait(min(next_commit - Clock.monotonic(), pause))
             tickets = _take_all(self._tickets)
             is_due = bool(tickets) or Clock.monotonic() >= next_commit

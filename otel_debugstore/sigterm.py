@@ -35,7 +35,8 @@ from otel_debugstore.clock import Clock
 
 _SA_RESETHAND: Final = 0x80000000
 _OUR_MASK: Final = sum(1 << (number - 1) for number in (signal.SIGWINCH, signal.SIGURG, signal.SIGIO))
-_PATIENCE_SECONDS: Final = 0.2
+PATIENCE_SECONDS: Final = 0.2
+"""So long the main thread may take to begin with a signal."""
 
 
 class _Action(ctypes.Structure):
@@ -129,18 +130,24 @@ class SigtermWatch:
         if self._is_installed():
             _set_action(_Action())
 
-    def check(self) -> None:
-        """See to it that a signal has its effect. To be called a few times a second while armed."""
+    def check(self) -> bool:
+        """See to it that a signal has its effect. To be called twice a second while armed.
+
+        Returns:
+            Whether it has just come, so that this has to be called again after `PATIENCE_SECONDS`.
+        """
         if self._is_flushing or not self._is_installed():
-            return
+            return False
         now = Clock.monotonic()
         if not _is_used_up(_get_action()):
             self.arm()  # it may not have been possible before
         elif self._seen_at is None:
             self._seen_at = now
-        elif now - self._seen_at >= _PATIENCE_SECONDS:
+            return True
+        elif now - self._seen_at >= PATIENCE_SECONDS:
             self._is_flushing = True
             start_new_thread(self._flush_and_die, ())
+        return False
 
     def _is_installed(self) -> bool:
         return _signal.getsignal(signal.SIGTERM) is self._handler

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MEMORY_LIMITS: Final = ("32MB", "512MB")  # the second where spans are so large that the first is too little
 _BACKLOG_SEGMENTS: Final = 8
+_FAR_LOOKS: Final = 8
 _SMALL_SEGMENTS: Final = 8
 _SEAL_SECONDS_A_SPAN: Final = 30e-6
 _SEAL_SECONDS_FIXED: Final = 0.3
@@ -53,6 +54,9 @@ class Sealer:
         self._before_duckdb = before_duckdb
         self._connection: Any = None
         self._looked_at: object = None
+        self._waiting = 0
+        self.is_far = False
+        """Whether a segment's worth is not to be expected for a while: not before eight looks more, as things go."""
 
     @property
     def is_writing(self) -> bool:
@@ -79,6 +83,8 @@ class Sealer:
                 if self._paths.seal_request.exists():
                     self._seal_all(journal, is_ending)
                 waiting = journal.stats().weight
+                grown, self._waiting = waiting - self._waiting, waiting
+                self.is_far = 0 <= _FAR_LOOKS * grown < segment_spans - waiting
                 if waiting < segment_spans or (is_busy() and waiting < _BACKLOG_SEGMENTS * segment_spans):
                     return
                 self._seal(journal)

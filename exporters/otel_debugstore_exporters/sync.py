@@ -2,10 +2,10 @@
 
 One process of a session is elected (it holds the session's `seal` lock until it ends); children and
 forked workers never are, and never import duckdb. Loss: none, the journal keeps what is not sealed.
-The thread wakes every two seconds, looks at one counter in the journal, and seals only when a segment's
-worth has come together and recording leaves it room, or when another process asks for it. Once a minute it
-merges small segments, if there are many: at most 122,880 spans at a time, in 32 MB, and none when the
-program ends or forks.
+The thread wakes every two seconds, looks at one counter in the journal (every ten seconds while a segment's worth
+is far away), and seals only when that has come together and recording leaves it room, or when another process asks
+for it. Once a minute it merges small segments, if there are many: at most 122,880 spans at a time, in 32 MB, and
+none when the program ends or forks.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from otel_debugstore_exporters.sealer import Sealer
 from otel_debugstore_exporters.session import HeldLock, SessionPaths
 
 _POLL_SECONDS: Final = 2.0
+_FAR_POLLS: Final = 5
 _RETENTION_SECONDS: Final = 300.0
 _MERGING_SECONDS: Final = 60.0
 _EXIT_SECONDS: Final = 1.0
@@ -132,7 +133,11 @@ class DuckDBSyncProcessor(SpanProcessor):
 
     def _work(self) -> None:
         next_retention, next_merging = 0.0, time.monotonic() + _MERGING_SECONDS
+        polls = 0
         while not self._stop.wait(_POLL_SECONDS):
+            polls += 1
+            if polls % _FAR_POLLS and self._sealer.is_far and not self._paths.seal_request.exists():
+                continue
             with self._working:
                 self._guarded(self._seal_what_is_ready)
                 if time.monotonic() >= next_retention:

@@ -336,7 +336,8 @@ def begin(
             if isinstance(caller, Call):
                 call._nearest_memory = caller._nearest_memory
             if component.is_measured_now():
-                call._memory = call._nearest_memory = MEMORY.begin(call._nearest_memory)
+                is_short = component.thrift is not None and component.thrift.is_sure
+                call._memory = call._nearest_memory = MEMORY.begin(call._nearest_memory, is_short=is_short)
                 call._memory.owner = ref(call)
         elif not span.get_span_context().is_valid:
             return None  # nothing is recorded in this program

@@ -11,7 +11,8 @@ The peak of a call is
 - else, of calls of 20 ms and more, the highest of what was seen now and then (`sampler`): after 20 ms, and then
   whenever the call got an eighth longer, but at least every 160 ms and at most every 20 ms. After an idle while, or
   many calls shorter than 20 ms, the next longer one may be noticed 160 ms late. A peak between two looks is missed.
-  A call that went unseen for more than 250 ms, because C code kept the interpreter, has none;
+  A call that went unseen for more than 250 ms has none: because C code kept the interpreter, or because the calls
+  before were so short that nobody was to look at this one;
 - else not known: None.
 With the setting `memory_reset` the kernel's mark is reset at each begin, and all peaks are exact. That lowers the
 `ru_maxrss` that the program sees of itself, and costs some 20 us a call.
@@ -129,11 +130,12 @@ class MemoryProbe:
         self._looked = 0.0
         self._look_seconds = LOOK_SECONDS / 2
 
-    def begin(self, parent: MemoryMark | None = None) -> MemoryMark:
+    def begin(self, parent: MemoryMark | None = None, *, is_short: bool = False) -> MemoryMark:
         """Return the mark of a call that begins now, for `end`.
 
         Args:
             parent: The mark of the call that it belongs to. It may have ended.
+            is_short: Whether it will probably take less than 20 ms, so that no thread is woken up to look at it.
         """
         if parent is not None and not parent.is_open:
             parent = _open_ancestor(parent)
@@ -146,7 +148,7 @@ class MemoryProbe:
         self._open[mark] = self._alone[mark] = None
         if len(self._open) > mark.depth + 1 or self._orphans:
             self._find_overlaps(mark)
-        if SAMPLER.is_asleep:
+        if SAMPLER.is_asleep and not is_short:
             SAMPLER.wake()
         if not self._is_ready:
             self._get_ready()

@@ -1,7 +1,7 @@
 """`SAMPLER`: a thread that looks at what can't be known at the end of a call, while there is something to look at.
 
 Who looks says when to do that again. While there is nothing it still looks every 160 ms, because to be woken up would
-cost each caller more, and sleeps when there was nothing for 10 s. A look costs 20 to 150 us of CPU, most of it for the
+cost each caller more, and sleeps when there was nothing for 2 s. A look costs 20 to 150 us of CPU, most of it for the
 change to a thread whose memory is in no cache any more. The thread is a raw one (see `processor`): the program
 neither meets it nor waits for it at its end.
 Loss: where no thread can be started, and where C code keeps the interpreter, nothing is seen meanwhile; who looks
@@ -21,7 +21,7 @@ from otel_debugstore.log import warn_once
 LOOK_SECONDS: Final = 0.02
 IDLE_LOOK_SECONDS: Final = 0.16
 
-_IDLE_LOOKS: Final = 64  # before it sleeps
+_IDLE_LOOKS: Final = 12  # before it sleeps
 _SLEEP_SECONDS: Final = 86_400.0
 
 Look = Callable[[], float | None]

@@ -35,6 +35,11 @@ class Thrift:
         itself, instead of calling `saw`.
         """
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether all of the last calls were short and moved nothing, so that the next one is taken for such a one."""
+        return self._quiet >= _ENOUGH
+
     def saw(self, duration_ns: int, has_moved: bool) -> None:
         """Note how a call ended, measured or not.
 
