@@ -241,7 +241,7 @@ class Call:
                 attributes[names.LATE] = True
                 sampling = ""
             if type(span) is DeferredSpan:
-                span._known |= attributes
+                span._known = {**(span._known or {}), **attributes}
                 span._sampling = sampling
                 if kept is not NO_RESULT:
                     span._result = kept
@@ -397,10 +397,11 @@ def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Arguments
             and waiting_bytes(arguments[1]) >= 0
             and waiting_bytes(arguments[2].values()) >= 0
         )
-        span._thread, span._variant, attributes = call._thread, variant, span._known
+        span._thread, span._variant, attributes = call._thread, variant, span._known or {}
         if waits:
             span._arguments = arguments
             return
+        span._known = attributes
     else:
         attributes = component.attributes.copy()
         attributes[names.THREAD_ID] = call._thread

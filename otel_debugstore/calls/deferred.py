@@ -54,6 +54,7 @@ class DeferredSpan(_Span):
         "_arguments",
         "_component",
         "_context",
+        "_cpu_ns",
         "_deferral",
         "_end_time",
         "_fate",
@@ -73,7 +74,10 @@ class DeferredSpan(_Span):
     _deferral: Deferral
     _fate: list[Any]
     """Empty while it is open and not made. Then first whatever came first: the span that was made, or its end time."""
-    _known: dict[str, Any]
+    _cpu_ns: int
+    """Negative if it is not known, or among what is `_known`."""
+    _known: dict[str, Any] | None
+    """Attributes that were made already."""
     _result: Any
     _sampling: str
     _thread: int
@@ -115,13 +119,17 @@ class DeferredSpan(_Span):
             size += waiting_bytes(arguments[1]) + waiting_bytes(arguments[2].values())
         if self._result is not NO_RESULT:
             size += waiting_bytes((self._result,))
-        size += content_bytes(self._known)
+        if self._known:
+            size += content_bytes(self._known)
         return finish(self, self._fate, self._deferral, end_time, size)
 
     def add_rest(self, attributes: dict[str, Any]) -> None:
         """Add the attributes that a span that was made before its end lacks; keep arguments and result."""
         self._add_arguments(attributes)
-        attributes |= self._known
+        if self._known:
+            attributes |= self._known
+        if self._cpu_ns >= 0:
+            attributes[names.CPU_TIME_NS] = self._cpu_ns
         if self._result is not NO_RESULT:
             try:
                 keep_waited_result(self._component, self._result, attributes)
@@ -163,7 +171,8 @@ class DeferredSpan(_Span):
             self.add_rest(attributes)
         else:
             self._add_arguments(attributes)
-            attributes |= self._known
+            if self._known:
+                attributes |= self._known
         made = _Span(
             self._component.name,
             self._context,
@@ -231,19 +240,17 @@ def deferred_span(component: Component, outer: Context) -> DeferredSpan | None:
     deferral = component.deferral
     if deferral is None or deferral.told._span_processors is not deferral.processors:
         return None
-    return deferred_below(component, deferral, outer, {}, [])
+    return deferred_below(component, deferral, outer, [])
 
 
-def deferred_below(
-    component: Component, deferral: Deferral, outer: Context, known: dict[str, Any], fate: list[Any]
-) -> DeferredSpan | None:
+def deferred_below(component: Component, deferral: Deferral, outer: Context, fate: list[Any]) -> DeferredSpan | None:
     """Return a span that begins now, None if the SDK has to make it: it is switched off, or its parent not sampled.
 
     Args:
         component: What is called.
         deferral: Of its tracer.
         outer: The context below which it hangs.
-        known, fate: An empty dict and an empty list, which become the span's.
+        fate: An empty list, which becomes the span's.
     """
     tracer = deferral.tracer
     if tracer.sampler is not deferral.sampler or not tracer._tracer_config.is_enabled:
@@ -269,7 +276,7 @@ def deferred_below(
     span._component, span._deferral, span._resource = component, deferral, tracer.resource
     span._context = _new_tuple(SpanContext, (trace_id, span_id, False, flags, state, True))
     span._parent, span._start_time, span._end_time = parent, 0, None
-    span._known, span._fate = known, fate
+    span._known, span._fate, span._cpu_ns = None, fate, -1
     span._arguments, span._result, span._sampling = None, NO_RESULT, ""
     return span
 

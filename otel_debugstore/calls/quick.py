@@ -12,13 +12,12 @@ from __future__ import annotations
 from _thread import get_ident
 from contextvars import Token
 from time import perf_counter_ns, thread_time_ns, time_ns
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
 from opentelemetry.trace.propagation import _SPAN_KEY
 
-from otel_debugstore import attributes as names
 from otel_debugstore.calls.call import Call
 from otel_debugstore.calls.component import LONG_FUNCTION_NS, Component, Parameters
 from otel_debugstore.calls.content import content_bytes, keep_arguments, keep_result
@@ -30,11 +29,13 @@ from otel_debugstore.outbox import OUTBOX
 from otel_debugstore.payload.capture import waiting_bytes
 from otel_debugstore.span_size import SPAN_BYTES
 
-QuickCall = tuple[DeferredSpan, Deferral, dict[str, Any], list[Any], int, Token[Context], int, int, int]
-"""A call that was begun quickly: its span, and of that `deferral`, `known` and `fate` (see `DeferredSpan`); how many
-bytes it takes while it waits, but for its result; what detaches it; and `began`, `cpu_began` and `recording_ns` as
-`Call` has them. (No named tuple: it takes longer to make, and to take apart.)
+QuickCall = tuple[DeferredSpan, Deferral, list[Any], int, Token[Context], int, int, int]
+"""A call that was begun quickly: its span, and of that `deferral` and `fate` (see `DeferredSpan`); how many bytes it
+takes while it waits, but for its result; what detaches it; and `began`, `cpu_began` and `recording_ns` as `Call`
+has them. (No named tuple: it takes longer to make, and to take apart.)
 """
+
+_NOTHING_BY_NAME: Final[dict[str, Any]] = {}
 
 
 def begin_quickly(
@@ -57,9 +58,8 @@ def begin_quickly(
         outer = deferral.current.get()
         if outer.get(_SUPPRESS_INSTRUMENTATION_KEY):
             return None
-        known: dict[str, Any] = {}
         fate: list[Any] = []
-        span = deferred_below(component, deferral, outer, known, fate)
+        span = deferred_below(component, deferral, outer, fate)
         if span is None:
             return None
         span._thread = get_ident()
@@ -70,15 +70,17 @@ def begin_quickly(
             by_name = waiting_bytes(kwargs.values()) if kwargs else 0
             if by_place >= 0 and by_name >= 0:
                 size += by_place + by_name
-                span._arguments = parameters, args, kwargs
+                span._arguments = parameters, args, kwargs or _NOTHING_BY_NAME
             else:
+                known: dict[str, Any] = {}
+                span._known = known
                 keep_arguments(component, (parameters, args, kwargs), known)
                 size += content_bytes(known)
         token = deferral.current.set(Context({**outer, _SPAN_KEY: span}))
         cpu_began = thread_time_ns()
         span._start_time = time_ns()
         began = perf_counter_ns()
-        return span, deferral, known, fate, size, token, began, cpu_began, began - recording_began
+        return span, deferral, fate, size, token, began, cpu_began, began - recording_began
     except Exception as error:  # noqa: BLE001  # see `trouble`
         _detach(deferral, span, outer)
         trouble(error)
@@ -92,22 +94,25 @@ def end_quickly(component: Component, call: QuickCall, result: Any) -> None:
     """End a call of a component that returned."""
     try:
         recording_began = perf_counter_ns()
-        span, deferral, known, fate, size, token, began, cpu_began, recording_ns = call
+        span, deferral, fate, size, token, began, cpu_began, recording_ns = call
         end_time = time_ns()
         cpu_ns = thread_time_ns() - cpu_began
         if fate:
             _call_of(call).end(result)
             return
         duration_ns = recording_began - began
-        known[names.CPU_TIME_NS] = cpu_ns if cpu_ns < duration_ns else duration_ns
+        span._cpu_ns = cpu_ns if cpu_ns < duration_ns else duration_ns
         if component.capture_result and OUTBOX.is_open:
             waiting = waiting_bytes((result,))
             if waiting >= 0:
                 size += waiting
                 span._result = result
             else:
+                known = span._known or {}
+                before = content_bytes(known)
                 keep_result(component, result, known)
-                size += content_bytes(known)
+                span._known = known
+                size += content_bytes(known) - before
         if not finish(span, fate, deferral, end_time, size):
             _call_of(call).end(NO_RESULT)
             return
@@ -144,7 +149,7 @@ def as_call(call: QuickCall) -> Call | None:
 
 
 def _call_of(call: QuickCall) -> Call:
-    span, _, _, _, _, token, began, cpu_began, recording_ns = call
+    span, _, _, _, token, began, cpu_began, recording_ns = call
     long = Call(span._component, span, 0)
     long._recording_ns, long._began, long._cpu_began = recording_ns, began, cpu_began
     long._thread, long._token = span._thread, token
@@ -161,7 +166,7 @@ def _end_torn(call: QuickCall) -> None:
 
 def _let_go(call: QuickCall) -> None:
     """Leave no context attached of a call that could not be ended."""
-    span, deferral, _, _, _, token, *_ = call
+    span, deferral, _, _, token, *_ = call
     outer = token.old_value
     _detach(deferral, span, Context() if outer is Token.MISSING else outer)
 

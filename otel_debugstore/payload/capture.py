@@ -33,6 +33,8 @@ REST, REST_BY_NAME = "*", "**"
 
 _FEW: Final = 8
 _SHORT: Final = 1024
+_TINY: Final = 32
+"""Characters of a text that is taken for ASCII, as `span_size` takes most."""
 _LARGE: Final = 1 << 63
 _SMALL_BYTES: Final = 128
 _REMEMBERED: Final = 4096
@@ -151,7 +153,8 @@ def waiting_bytes(values: Collection[Any]) -> int:
     for value in values:
         kind = type(value)
         if kind is str:
-            size += len(value) if value.isascii() else 4 * len(value)
+            length = len(value)
+            size += length if length < _TINY or value.isascii() else 4 * length
         elif kind is int:
             if not -_LARGE < value < _LARGE:
                 return -1
