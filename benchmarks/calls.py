@@ -5,11 +5,12 @@ everything is flushed. Of most calls the threads that write do the larger part: 
 with the flush, where the bare span's exporter drops what it gets. The ways take turns within one process. All measures
 are on: of one tool memory and I/O are read at every call, as of one whose calls move something; of the others as
 `measures.thrift` has it for what moves nothing: of every 32nd call, after the first 256.
-R2: an operation of Python that computes, bare, recorded, and in a bare span, in turn; the median of the differences in
-wall time; and besides, what our threads take in CPU time for each operation of a program that does nothing but such
-recorded operations, for some seconds. Both together as a share of the bare operation. What is timed is the second of
-two operations of a kind: as in a program that does nothing else, one lies between two recordings. After 300
-calls to warm up; so the calls whose memory and I/O are read are too few to be seen in that median.
+R2: an operation of Python that computes, bare, recorded, in a bare span, and in a wrapper of wrapt that does nothing,
+in turn; the median of the differences in wall time; and besides, what our threads take in CPU time for each operation
+of a program that does nothing but such recorded operations, for some seconds. Both together as a share of the bare
+operation. What is timed is the second of two operations of a kind: as in a program that does nothing else, one lies
+between two recordings. After 300 calls to warm up; so the calls whose memory and I/O are read are too few to be seen in
+that median.
 R3: a loop of a million calls of a function that is made to take 2 us bare: bare, recorded, bare, in one process. And,
 without a target, an item of a generator that does nothing, where its call is sampled and where not.
 """
@@ -20,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
+
+import wrapt
 
 from benchmarks.measure import Figure, Options, in_process, interleaved, median, scratch
 from benchmarks.recorders import SESSION, provider
@@ -138,7 +141,8 @@ def _share_of(millis: float, target: float, rounds: int, options: Options) -> It
         with scratch() as path:
             many, seconds = options.size(rounds), _SECONDS / (4 if options.quick else 1)
             runs.append(in_process(share, base_path=str(path), millis=millis, rounds=many, seconds=seconds))
-    tool, span, noise = ([100 * run[key] / run["bare"] for run in runs] for key in ("tool", "span", "noise"))
+    kinds = ("tool", "span", "wrapper", "noise")
+    tool, span, wrapper, noise = ([100 * run[key] / run["bare"] for run in runs] for key in kinds)
     first, background = median([run["caller"] for run in runs]), median([run["threads"] for run in runs])
     yield Figure(
         "R2",
@@ -157,10 +161,18 @@ def _share_of(millis: float, target: float, rounds: int, options: Options) -> It
         "%",
         detail=f"{min(span):.2f} to {max(span):.2f}",
     )
+    yield Figure(
+        "R2",
+        f"what a wrapper of wrapt that does nothing adds to an operation of {millis:g} ms",
+        median(wrapper),
+        None,
+        "%",
+        detail=f"{min(wrapper):.2f} to {max(wrapper):.2f}",
+    )
 
 
 def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[str, float]:
-    """Return the median time of an operation, and what a tool, a bare span and noise added to it, in nanoseconds.
+    """Return the median time of an operation, and what a tool, a bare span, a wrapper and noise added, in nanoseconds.
 
     What the threads of recording cost is counted as CPU time a recorded operation, as if all of it had kept the
     program from running; those of the bare span's processor are in it too, which has nothing to do then.
@@ -182,7 +194,13 @@ def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[st
         with tracer.start_as_current_span("operation"):
             return operation(loops, text)
 
-    calls = {"bare": operation, "span": spanned, "noise": operation, "tool": tool(name="operation")(operation)}
+    calls: dict[str, Callable[[int, str], int]] = {
+        "bare": operation,
+        "span": spanned,
+        "wrapper": wrapt.FunctionWrapper(operation, lambda wrapped, _instance, args, kwargs: wrapped(*args, **kwargs)),
+        "noise": operation,
+        "tool": tool(name="operation")(operation),
+    }
 
     def timed(kind: str) -> float:
         calls[kind](count, "text")

@@ -134,7 +134,7 @@ class SigtermWatch:
         """See to it that a signal has its effect. To be called twice a second while armed.
 
         Returns:
-            Whether it has just come, so that this has to be called again after `PATIENCE_SECONDS`.
+            Whether one has come and is not handled yet, so that this has to be called again after `PATIENCE_SECONDS`.
         """
         if self._is_flushing or not self._is_installed():
             return False
@@ -147,6 +147,8 @@ class SigtermWatch:
         elif now - self._seen_at >= PATIENCE_SECONDS:
             self._is_flushing = True
             start_new_thread(self._flush_and_die, ())
+        else:
+            return True
         return False
 
     def _is_installed(self) -> bool:

@@ -21,8 +21,10 @@ import wrapt
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_debugstore.calls.component import Component
 from otel_debugstore.code_identity import variant_of
 from otel_debugstore.git import commit_of
+from otel_debugstore.outbox import OUTBOX
 from otel_debugstore.source import code_of
 
 _MODULE = '''
@@ -399,3 +401,25 @@ def test_replaced_defaults() -> None:
     assert len(set(found)) == 3
     inner.__defaults__, inner.__kwdefaults__ = (1,), {"times": 1}
     assert variant_of(outer) == found[0]
+
+
+def test_code_that_was_replaced_before_it_was_written_is_not_known() -> None:
+    """What stands in the store under a hash is the code of that hash, or nothing."""
+
+    def work() -> int:
+        return 1
+
+    def other() -> int:
+        return 2
+
+    component = Component("tool", "work", work)
+    variant = component.variant()
+    assert variant is not None
+    is_open, OUTBOX.is_open = OUTBOX.is_open, True
+    try:
+        component.send_code(variant)
+        work.__code__ = other.__code__
+        (code,) = OUTBOX.take().code
+    finally:
+        OUTBOX.is_open = is_open
+    assert (code.variant, code.source, code.line_number) == (variant, None, None)

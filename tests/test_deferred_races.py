@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import logging
 import random
@@ -39,7 +40,7 @@ from deferring import (
     recording,
 )
 from otel_debugstore import tool
-from otel_debugstore.calls import content, deferred
+from otel_debugstore.calls import content, deferred, quick
 from otel_debugstore.calls.component import Component
 from otel_debugstore.calls.recorded import RecordedFunction
 from otel_debugstore.outbox import OUTBOX
@@ -448,3 +449,30 @@ def test_an_interrupted_end_keeps_the_span(monkeypatch: pytest.MonkeyPatch) -> N
         OUTBOX.is_open = is_open
     assert trace.get_current_span() is trace.INVALID_SPAN
     assert len(memory.spans()) == 42
+
+
+@pytest.mark.parametrize("reading", [1, 2, 3, 4])
+def test_a_call_that_is_interrupted_at_a_clock_counts_once(reading: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler that raises wherever a clock is read: as many calls are counted as there are spans."""
+    provider, sink = provided()
+    call = prepared("quick", lambda: 1)
+    cells = call._self_wrapper.__closure__  # type: ignore[attr-defined]
+    (component,) = [cell.cell_contents for cell in cells if isinstance(cell.cell_contents, Component)]
+    before = component.meter.recorded_count
+    real, readings = time.perf_counter_ns, 0
+
+    def interrupted() -> int:
+        nonlocal readings
+        readings += 1
+        if readings == reading:
+            raise KeyboardInterrupt
+        return real()
+
+    monkeypatch.setattr(quick, "perf_counter_ns", interrupted)
+    assert component.deferral is not None
+    variable = component.deferral.current
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert variable not in contextvars.copy_context()  # or what is the parent of all would be none any more
+    provider.force_flush()
+    assert component.meter.recorded_count - before == len(sink.spans) - 1

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -187,6 +188,15 @@ def test_other_names(tmp_path: Path, memory: Memory, monkeypatch: pytest.MonkeyP
         "node_index.Registry.list_nodes",
         "pkg.nodes_db.Registry.list_nodes",
     ]
+
+
+def test_a_module_whose_name_is_no_text(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not meant, and instruments nobody's exception."""
+    loaded: dict[Any, ModuleType] = sys.modules
+    monkeypatch.setitem(loaded, 42, ModuleType("odd"))
+    instrumentor = RegistryInstrumentor()
+    instrumentor.instrument()
+    instrumentor.uninstrument()
 
 
 def test_the_module_sees_itself_as_ever(host: None) -> None:

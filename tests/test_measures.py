@@ -140,6 +140,22 @@ class TestMemory:
         """)
         assert set(peaks) == {None}
 
+    def test_a_peak_that_nobody_was_to_look_at_is_not_known(self) -> None:
+        """A call that was taken for a short one and was not: a look that another call asked for says nothing of it."""
+        peak, seen = _run("""
+            held = b"x" * 500_000_000
+            del held
+            outer = MEMORY.begin(is_short=True)
+            time.sleep(0.03)
+            inner = MEMORY.begin(outer)
+            time.sleep(0.1)
+            MEMORY.end(inner)
+            seen = outer.seen
+            print(json.dumps([MEMORY.end(outer).peak_bytes, seen]))
+        """)
+        assert peak is None
+        assert seen > 0
+
     def test_freed_memory_is_a_net_below_zero(self) -> None:
         """A call that frees 200 MB has a net of -200 MB."""
         net = _run("""

@@ -65,6 +65,13 @@ def test_what_waited_is_captured_as_it_would_have_been_at_once(value: Any, twice
     assert _GITHUB.encode() not in waited.content
 
 
+def test_names_of_arguments_that_waited_are_within_the_limits() -> None:
+    """They may be of any length, and stand in what is kept."""
+    value = {"k" * 5_000_000: 1}
+    assert capture_waited(value) == capture(value)
+    assert len(capture_waited(value).content) < 70_000
+
+
 def test_digests_that_are_remembered_are_bounded_and_of_contents_without_secrets() -> None:
     """What is looked up by its content was found to be clean before, by the same masker."""
     masker = Masker()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from instrumented import run_instrumented
+from otel_debugstore.config import Settings
+from otel_debugstore_exporters import sync
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.seal import seal_if_idle
@@ -133,3 +139,30 @@ def test_the_program_sees_nothing_of_it(tmp_path: Path) -> None:
     finished, _ = _record(tmp_path, "work(3000)\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(3)")
     assert (finished.returncode, finished.stdout, finished.stderr) == (3, "out\n", "err\n")
     assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_a_disk_that_fails_once_does_not_end_sealing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it can't be said whether another process asks for it, the journal is looked at, and so again and again."""
+    monkeypatch.setattr(sync, "_POLL_SECONDS", 0.01)
+    paths = SessionPaths(tmp_path, "s")
+    Journal.open(paths.journal).close()
+    fails, stat = threading.Event(), Path.stat
+
+    def failing(path: Path, **kwargs: bool) -> os.stat_result:
+        if path == paths.seal_request and not fails.is_set():
+            fails.set()
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return stat(path, **kwargs)
+
+    processor = sync.DuckDBSyncProcessor(paths, Settings(base_path=tmp_path), may_seal=True)
+    try:
+        deadline = time.monotonic() + 10
+        while not processor._sealer.is_far and time.monotonic() < deadline:
+            time.sleep(0.01)
+        monkeypatch.setattr(Path, "stat", failing)
+        assert fails.wait(10)
+        time.sleep(0.1)
+        assert processor._thread is not None
+        assert processor._thread.is_alive()
+    finally:
+        processor.shutdown()

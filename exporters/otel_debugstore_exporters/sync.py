@@ -136,7 +136,7 @@ class DuckDBSyncProcessor(SpanProcessor):
         polls = 0
         while not self._stop.wait(_POLL_SECONDS):
             polls += 1
-            if polls % _FAR_POLLS and self._sealer.is_far and not self._paths.seal_request.exists():
+            if polls % _FAR_POLLS and self._sealer.is_far and not self._is_asked():
                 continue
             with self._working:
                 self._guarded(self._seal_what_is_ready)
@@ -149,6 +149,12 @@ class DuckDBSyncProcessor(SpanProcessor):
         with self._working:
             if not self._interrupted:
                 self._guarded(self._seal_at_exit)
+
+    def _is_asked(self) -> bool:
+        try:
+            return self._paths.seal_request.exists()
+        except OSError:  # whoever looks at the journal says what is wrong, and tries again
+            return True
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do some work if this process is the elected one; what goes wrong is said once."""

@@ -162,6 +162,8 @@ class Component:
 def _describe(function: Any, variant: str) -> Code:
     with loading("otel_debugstore.source"):  # in the thread that writes: an import reads files
         from otel_debugstore.source import code_of
+    if variant_of(function) != variant:  # it was replaced since the call: what it was is not known any more
+        return Code(variant, _qualified_name(function))
     return code_of(function, variant)
 
 

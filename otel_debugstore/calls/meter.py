@@ -121,7 +121,7 @@ class Meter:
         self.recorded_count += 1
         self.recording_ns += recording_ns
         mean_ns = self.mean_ns
-        self.mean_ns = mean_ns + (duration_ns - mean_ns) * _SMOOTHING if mean_ns < _NO_MEAN_NS else float(duration_ns)
+        self.mean_ns = mean_ns + (duration_ns - mean_ns) * _SMOOTHING if mean_ns < _NO_MEAN_NS else duration_ns + 0.0
         if self.budget is None:
             return
         self._window_calls += 1

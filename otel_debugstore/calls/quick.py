@@ -46,6 +46,7 @@ def begin_quickly(
     deferral = component.deferral
     span: DeferredSpan | None = None
     outer: Context | None = None
+    token: Token[Context] | None = None
     try:
         if (
             deferral is None
@@ -82,11 +83,11 @@ def begin_quickly(
         began = perf_counter_ns()
         return span, deferral, fate, size, token, began, cpu_began, began - recording_began
     except Exception as error:  # noqa: BLE001  # see `trouble`
-        _detach(deferral, span, outer)
+        _detach(deferral, span, outer, token)
         trouble(error)
         return None
     except BaseException:
-        _detach(deferral, span, outer)
+        _detach(deferral, span, outer, token)
         raise
 
 
@@ -123,9 +124,11 @@ def end_quickly(component: Component, call: QuickCall, result: Any) -> None:
         meter, thrift = component.meter, component.thrift
         if thrift is not None and meter.budget is None and duration_ns < SHORT_NS:
             # What `saw` and `recorded` do then; a call of each is as much as both.
+            # Nothing is called between the two counts: a signal handler could raise there, and the call count twice.
+            recording_ns += perf_counter_ns() - recording_began
             thrift.skip -= 1
             meter.recorded_count += 1
-            meter.recording_ns += recording_ns + perf_counter_ns() - recording_began
+            meter.recording_ns += recording_ns
             return
         if thrift is not None:
             thrift.saw(duration_ns, False)
@@ -168,10 +171,21 @@ def _let_go(call: QuickCall) -> None:
     """Leave no context attached of a call that could not be ended."""
     span, deferral, _, _, token, *_ = call
     outer = token.old_value
-    _detach(deferral, span, Context() if outer is Token.MISSING else outer)
+    _detach(deferral, span, Context() if outer is Token.MISSING else outer, token)
 
 
-def _detach(deferral: Deferral | None, span: DeferredSpan | None, outer: Context | None) -> None:
-    """Make `outer` the current context, if the span is still in that."""
-    if deferral is not None and outer is not None and deferral.current.get().get(_SPAN_KEY, outer) is span:
-        deferral.current.set(outer)
+def _detach(
+    deferral: Deferral | None, span: DeferredSpan | None, outer: Context | None, token: Token[Context] | None
+) -> None:
+    """Make `outer` the current context, if the span is still in that; by the token, so that none is current again
+    where none was.
+    """
+    if deferral is None or outer is None or deferral.current.get().get(_SPAN_KEY, outer) is not span:
+        return
+    try:
+        if token is not None:
+            deferral.current.reset(token)
+            return
+    except (ValueError, RuntimeError):  # it is of another context, or was used
+        pass
+    deferral.current.set(outer)

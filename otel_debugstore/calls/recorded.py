@@ -33,7 +33,7 @@ from otel_debugstore.errors import ConfigurationError
 
 _RUN_LATER: Final = frozenset((CoroutineType, GeneratorType, AsyncGeneratorType))
 _UNBOUND: Final = object()
-"""What wrapt says a plain function is bound to (see `RecordedFunction._wrap`)."""
+"""What wrapt says a plain function is bound to (see `RecordedFunction._self_wrap`)."""
 _BASE: Final[Any] = wrapt.FunctionWrapper.__mro__[1]
 """Which is told what the function is bound to, and how functions of its kind are."""
 
@@ -63,10 +63,10 @@ class RecordedFunction(wrapt.FunctionWrapper):  # type: ignore[type-arg]
     __bound_function_wrapper__ = _BoundRecordedFunction
 
     def __init__(self, function: Any, component: Component) -> None:
-        self._wrap(function, call_wrapper(function, component))
+        self._self_wrap(function, call_wrapper(function, component))
 
-    def _wrap(self, function: Any, wrapper: Wrapper, is_on: Callable[[], bool] | None = None) -> None:
-        """Have wrapt call `wrapper`, while it `is_on`.
+    def _self_wrap(self, function: Any, wrapper: Wrapper, is_on: Callable[[], bool] | None = None) -> None:
+        """Have wrapt call `wrapper`, while it `is_on`. (What begins with `_self_` is ours, all else the function's.)
 
         Of a plain function that is bound to None wrapt asks at each call whether it has a `__self__`, and throws the
         error away that says no: more than half of what a call through wrapt takes. It does not ask if that is known.

@@ -78,7 +78,7 @@ class ImportWatcher:
             sys.meta_path.insert(0, self)
         there, names = list(sys.modules.items()), watch.names
         if names is not None:  # first what a thousand modules are not called: each start does this for every hook
-            there = [(name, module) for name, module in there if name.rpartition(".")[2] in names]
+            there = [item for item in there if type(item[0]) is not str or item[0].rpartition(".")[2] in names]
         for name, module in there:
             if module is not None and name not in self.executing and watch.is_wanted(name):
                 watch.tell(module)

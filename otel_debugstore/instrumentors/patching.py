@@ -25,7 +25,7 @@ class TargetFunction(RecordedFunction):
 
     def __init__(self, recorded: RecordedFunction, is_on: Callable[[], bool]) -> None:
         wrapper: Any = recorded._self_wrapper
-        self._wrap(recorded.__wrapped__, wrapper, is_on)
+        self._self_wrap(recorded.__wrapped__, wrapper, is_on)
 
 
 class _Patch(NamedTuple):

@@ -148,8 +148,11 @@ class MemoryProbe:
         self._open[mark] = self._alone[mark] = None
         if len(self._open) > mark.depth + 1 or self._orphans:
             self._find_overlaps(mark)
-        if SAMPLER.is_asleep and not is_short:
-            SAMPLER.wake()
+        if SAMPLER.is_asleep:
+            if is_short:
+                mark.unseen = True  # nobody looks from its begin on, though another call may have somebody look later
+            else:
+                SAMPLER.wake()
         if not self._is_ready:
             self._get_ready()
         if self._reset is not None:

@@ -119,7 +119,8 @@ def capture_waited(value: Any) -> Captured:
     """Return what `capture` does of a value that could wait (see `waiting_bytes`), or of a map of names to such."""
     try:
         content = PACK(value)
-        if b"$" not in content and limits_of_settings() is DEFAULT_LIMITS:
+        fits = len(content) <= DEFAULT_LIMITS.max_bytes  # names of arguments may be of any length
+        if fits and b"$" not in content and limits_of_settings() is DEFAULT_LIMITS:
             return _captured(content, True, default_masker())
     except Exception as error:  # noqa: BLE001  # such as a lone surrogate; `capture` deals with it
         swallow(error)
