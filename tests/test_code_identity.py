@@ -419,7 +419,7 @@ def test_code_that_was_replaced_before_it_was_written_is_not_known() -> None:
     try:
         component.send_code(variant)
         work.__code__ = other.__code__
-        (code,) = OUTBOX.take().code
+        (code,) = [code for code in OUTBOX.take().code if code.variant == variant]
     finally:
         OUTBOX.is_open = is_open
-    assert (code.variant, code.source, code.line_number) == (variant, None, None)
+    assert (code.source, code.line_number) == (None, None)
