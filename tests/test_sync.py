@@ -12,12 +12,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from blobs import record
 from instrumented import run_instrumented
 from otel_debugstore.config import Settings
 from otel_debugstore_exporters import sync
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.reader import SessionReader
 from otel_debugstore_exporters.seal import seal_if_idle
+from otel_debugstore_exporters.sealer import Sealer
 from otel_debugstore_exporters.session import SessionPaths, list_sessions
 
 RECORD = """
@@ -166,3 +168,20 @@ def test_a_disk_that_fails_once_does_not_end_sealing(tmp_path: Path, monkeypatch
         assert processor._thread.is_alive()
     finally:
         processor.shutdown()
+
+
+def test_the_journal_is_looked_at_less_often_while_a_segment_is_far_from_full(tmp_path: Path) -> None:
+    """Far is what eight more looks would not fill, each of which finds as much more as the last one did."""
+    paths = SessionPaths(tmp_path, "s")
+    settings = Settings(base_path=tmp_path, segment_spans=1500)
+    sealer = Sealer(paths, settings, is_cancelled=lambda: False, before_duckdb=lambda: None)
+
+    def is_far() -> bool:
+        sealer.seal_what_is_ready(is_busy=lambda: False, is_ending=lambda: False)
+        return sealer.is_far
+
+    record(paths, *range(10))  # 150: a blob of two spans weighs 15
+    assert is_far()
+    record(paths, *range(10, 22))  # 180 more: 8 times that is more than the 1170 that are missing
+    assert not is_far()
+    assert is_far()  # nothing came
