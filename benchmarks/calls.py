@@ -42,6 +42,7 @@ _LOOP: Final = 1_000_000
 _CALL_SECONDS: Final = 2e-6
 _STEPS: Final = tuple(range(64))
 _CALIBRATION: Final = 20_000
+_CALIBRATION_SECONDS: Final = 1.0
 _ITEMS: Final = 100_000
 
 
@@ -175,7 +176,7 @@ def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[st
     """Return the median time of an operation, and what a tool, a bare span, a wrapper and noise added, in nanoseconds.
 
     What the threads of recording cost is counted as CPU time a recorded operation, as if all of it had kept the
-    program from running; those of the bare span's processor are in it too, which has nothing to do then.
+    program from running.
     """
     from otel_debugstore import tool
 
@@ -188,7 +189,7 @@ def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[st
             found += number % 7
         return found
 
-    count = _calibrated(operation, millis)
+    count = 1
 
     def spanned(loops: int, text: str) -> int:
         with tracer.start_as_current_span("operation"):
@@ -209,11 +210,14 @@ def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[st
         return time.perf_counter_ns() - began
 
     for kind in calls:
-        timed(kind)
         for _ in range(_WARM_UP):
             calls[kind](1, "text")
     ours.force_flush()
+    count = _calibrated(operation, millis)  # not before: the threads that write begin with much to do
+    for kind in calls:
+        timed(kind)
     times = interleaved(timed, tuple(calls), rounds)
+    stock.shutdown()  # its thread is none of ours
     ours.force_flush()
     began, others_began, count_recorded = time.perf_counter(), time.process_time_ns() - time.thread_time_ns(), 0
     while time.perf_counter() - began < seconds:
@@ -243,7 +247,8 @@ def _calibrated(operation: Callable[[int, str], int], millis: float) -> int:
     loops = 1_000
     for _ in range(4):  # the longer it is, the better it says how long a round takes
         loops = round(loops * millis / 1000 / median([spend(loops) for _ in range(9)]))
-    return loops
+    times = [spend(loops) for _ in range(round(_CALIBRATION_SECONDS * 1000 / millis))]  # the machine's pace changes
+    return round(loops * millis / 1000 / median(times))
 
 
 def _loop(options: Options) -> list[Figure]:

@@ -119,7 +119,7 @@ class Outbox:
             self._code.append(describe)
 
     def add_counter(self, take: Callable[[], list[CallCount]]) -> None:
-        """Have `take` called whenever something is written; it returns what was counted since the last time."""
+        """Have `take` called when counts are written; it returns what was counted since the last time."""
         self._counters.append(take)
 
     def expect_counts(self) -> None:
@@ -130,13 +130,13 @@ class Outbox:
             self.has_silent_counts = True
             stand_by()
 
-    def take(self) -> Extras:
-        """Return what was put here since the last time."""
+    def take(self, *, with_counts: bool = True) -> Extras:
+        """Return what was put here since the last time; counts only if they are asked for, else the next time."""
         payloads = [self._payloads.popleft() for _ in range(len(self._payloads))]
         self._taken_bytes += sum([len(payload.content) for payload in payloads])
         code = [self._code.popleft() for _ in range(len(self._code))]
         left_out, self._reported_left_out = self._left_out - self._reported_left_out, self._left_out
-        counts = [count for take in self._counters for count in take()]
+        counts = [count for take in self._counters for count in take()] if with_counts else []
         return Extras(payloads, [describe() for describe in code], counts, left_out)
 
     def _remember(self, key: str) -> None:

@@ -56,26 +56,24 @@ class BatchSink(Protocol):
     """
 
     def add(self, spans: Sequence[ReadableSpan]) -> None:
-        """Take over at most 512 ended spans, to be made durable by the next commit."""
+        """Take over at most 512 ended spans, to be made durable by the next commit.
+
+        They may be deferred: by `span_fields` what is known of them can be had without making them.
+        """
 
     def drop(self, reason: str, count: int) -> None:
         """Count spans that were lost for `reason`; the next commit makes the count durable."""
 
-    def commit(self) -> bool:
-        """Make all that was added or counted durable at once; return whether that was done."""
+    def commit(self, *, is_asked: bool) -> bool:
+        """Make all that was added or counted durable at once; return whether that was done.
+
+        Args:
+            is_asked: Whether somebody wants everything to be durable, or nothing comes any more; else it is as often as
+                once a second, and what is of no use alone may wait.
+        """
 
     def shutdown(self) -> None:
         """Commit, or else count what can't be, and let go of files. A later commit may open them again."""
-
-
-class Deferred(Protocol):
-    """A span that is made when it is written."""
-
-    is_deferred: bool
-
-    @classmethod
-    def ended(cls, spans: Sequence[Any]) -> list[ReadableSpan]:
-        """Return what the SDK would have told of such spans."""
 
 
 class _Signal:
@@ -173,7 +171,7 @@ class BoundedSpanProcessor(SpanProcessor):
             self._dropped[FAILED] += 1
 
     def on_end_deferred(self, span: Any, size: int) -> None:
-        """Queue a `Deferred` span that is sampled and takes so many bytes, as `on_end` does."""
+        """Queue a deferred span (`calls.deferred`) that is sampled and takes so many bytes, as `on_end` does."""
         try:
             if self._is_ready or self._become_ready():
                 self._queue.put_sized(span, size)
@@ -296,7 +294,8 @@ class BoundedSpanProcessor(SpanProcessor):
             self._commit_wanted.wait(_MAX_LOCK_SECONDS)
             tickets = _take_all(self._tickets_to_commit)
             handed_over = self._handed_over
-            committed = self._commit(_MAX_LOCK_SECONDS)
+            is_asked = bool(tickets) or handed_over == self._committed
+            committed = self._commit(_MAX_LOCK_SECONDS, is_asked=is_asked)
             if committed:
                 self._committed = handed_over
             for ticket in tickets:
@@ -307,7 +306,7 @@ class BoundedSpanProcessor(SpanProcessor):
         deadline = Clock.monotonic() + seconds
         with suppressed():
             self._hand_over(True, seconds)
-            return self._commit(max(0.0, deadline - Clock.monotonic()), and_shut_down) and not self._queue
+            return self._commit(max(0.0, deadline - Clock.monotonic()), and_shut_down=and_shut_down) and not self._queue
 
     def _hand_over(self, everything: bool, seconds: float = _MAX_LOCK_SECONDS) -> int:
         """Hand over what is queued now, or of that only full batches; return how many spans that was."""
@@ -327,16 +326,16 @@ class BoundedSpanProcessor(SpanProcessor):
 
     def _add(self, spans: list[ReadableSpan]) -> None:
         try:
-            self.sink.add(_readable(spans))
+            self.sink.add(spans)
         except BaseException as error:  # noqa: BLE001  # against the sink's promise
             self._dropped[FAILED] += len(spans)
             warn_once("worker", f"{len(spans)} spans can't be kept ({error!r}); they are dropped and counted.")
 
-    def _commit(self, seconds: float, and_shut_down: bool = False) -> bool:
+    def _commit(self, seconds: float, *, is_asked: bool = True, and_shut_down: bool = False) -> bool:
         if not self._committing.acquire(timeout=min(seconds, _MAX_LOCK_SECONDS)):
             return False
         try:
-            committed = self.sink.commit()
+            committed = self.sink.commit(is_asked=is_asked)
             if and_shut_down:
                 self.sink.shutdown()
             return committed
@@ -368,17 +367,6 @@ class BoundedSpanProcessor(SpanProcessor):
             if new:
                 self.sink.drop(reason, new)
                 self._reported[reason] = count
-
-
-def _readable(spans: list[Any]) -> list[ReadableSpan]:
-    """Return spans as the SDK tells of them, made now where they were deferred; in the same order."""
-    for kind in set(map(type, spans)):
-        if getattr(kind, "is_deferred", False):
-            maker: type[Deferred] = kind
-            deferred = [span for span in spans if type(span) is kind]
-            ended = dict(zip(map(id, deferred), maker.ended(deferred), strict=True))
-            spans = [ended.get(id(span), span) for span in spans]
-    return spans
 
 
 def _may_come() -> bool:

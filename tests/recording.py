@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from opentelemetry import trace
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from otel_debugstore.calls.deferred import DeferredSpan
 from otel_debugstore.processor import BoundedSpanProcessor
+from otel_debugstore.span_fields import Fields, fields_of
 
 ERROR = "error"
 
@@ -38,16 +42,36 @@ class Sink:
         self.dropped: dict[str, int] = {}
 
     def add(self, spans: Sequence[ReadableSpan]) -> None:
-        self.spans += spans
+        for span, fields in zip(spans, fields_of(spans), strict=True):
+            self.spans.append(readable(fields) if isinstance(span, DeferredSpan) else span)
 
     def drop(self, reason: str, count: int) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
-    def commit(self) -> bool:
+    def commit(self, *, is_asked: bool = True) -> bool:
         return True
 
     def shutdown(self) -> None:
         pass
+
+
+def readable(fields: Fields) -> ReadableSpan:
+    """Return an ended span that says what its fields do."""
+    name, context, parent, attributes, *_, start_time, end_time, resource, scope = fields
+    *dropped, kind, status_code, description = fields[4:12]
+    assert dropped == [0, (), 0, (), 0], "what is deferred has neither events nor links"
+    return ReadableSpan(
+        name,
+        context,
+        parent,
+        resource,
+        BoundedAttributes(attributes=attributes),
+        kind=SpanKind(kind),
+        status=Status(StatusCode(status_code), description),
+        start_time=start_time,
+        end_time=end_time,
+        instrumentation_scope=scope,
+    )
 
 
 class Memory:

@@ -93,12 +93,12 @@ NOT_OF_CALLS = {
     "payload.mask_content": "_table _column_kind",
     "payload.walk": "Walk.data Walk.contained",
     "processor": "BatchSink.add BatchSink.drop BatchSink.commit BatchSink.shutdown BoundedSpanProcessor.__init__ "
-    "Deferred.ended "
     "BoundedSpanProcessor.give_up BoundedSpanProcessor.shutdown BoundedSpanProcessor._count_late "
     "BoundedSpanProcessor._write_down BoundedSpanProcessor.is_busy",
     "recording_settings": "_joined _is_like_private",
     "span_queue": "_reopening_bytes SpanQueue.is_busy SpanQueue._has_room SpanQueue._is_moving _Gate.is_open "
     "_Gate.wait",
+    "span_fields": "Deferred.fields _public plain_attributes dropped_count",
     "span_size": "_beyond_ascii",
 }
 """What does not run in this program's calls, by module: what is made once before, what begins and ends recording, and
@@ -117,7 +117,7 @@ PLAIN = [
     *(f"measures.{name}" for name in ("proc_file", "sampler", "thrift")),
     *(f"payload.{name}" for name in ("capture", "mask_content", "walk")),
 ]
-WRITING = ["background", "lifecycle", "processor", "span_queue", "span_size"]
+WRITING = ["background", "lifecycle", "processor", "span_fields", "span_queue", "span_size"]
 """What runs in threads of ours, which may not outlive an error: each failure has a session of its own."""
 
 

@@ -46,7 +46,7 @@ class MemorySink:
     def drop(self, reason: str, count: int) -> None:
         self.drops[reason] += count
 
-    def commit(self) -> bool:
+    def commit(self, *, is_asked: bool = True) -> bool:
         self.committed = len(self.added)
         return self.disk_works
 

@@ -13,12 +13,12 @@ from otel_debugstore.outbox import OUTBOX, CallCount, Extras
 _taking = threading.Lock()  # held while the outbox is emptied; never waited for
 
 
-def take_beside() -> Extras | None:
+def take_beside(*, with_counts: bool) -> Extras | None:
     """Return what waits in the outbox; None if there is nothing, or somebody else is taking it right now."""
     if not _taking.acquire(blocking=False):
         return None
     try:
-        taken = OUTBOX.take()
+        taken = OUTBOX.take(with_counts=with_counts)
     except Exception as error:  # noqa: BLE001  # spans must be written all the same
         warn_once("outbox", f"Payloads, code or counts of calls can't be taken ({error!r}); please report this.")
         return None

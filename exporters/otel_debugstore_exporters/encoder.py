@@ -10,13 +10,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from opentelemetry.sdk.trace import ReadableSpan
-
 from otel_debugstore.outbox import CallCount, Code, Payload
+from otel_debugstore.span_fields import Fields
 from otel_debugstore_exporters.batch import SpanBatch
 from otel_debugstore_exporters.codec import encode
 from otel_debugstore_exporters.ingestion import ingested
-from otel_debugstore_exporters.readable import batch_from_readable
+from otel_debugstore_exporters.readable import batch_from_fields
 
 _PART_BYTES: Final = 1 << 20
 
@@ -26,9 +25,9 @@ class Encoder(NamedTuple):
 
     pid: int
 
-    def spans(self, spans: Sequence[ReadableSpan]) -> bytes:
+    def spans(self, fields: Sequence[Fields]) -> bytes:
         """Return ended spans as one blob."""
-        return self.blob(batch_from_readable(spans, self.pid))
+        return self.blob(batch_from_fields(fields, self.pid))
 
     def counts(self, counts: list[CallCount]) -> bytes:
         """Return counts of calls as one blob."""

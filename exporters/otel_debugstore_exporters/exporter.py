@@ -7,7 +7,8 @@ one by one and counted ("unencodable"). Counts are written to the journal with t
 succeeds. With the last one, of a process that ends, what the disk refuses is counted first, and then written
 blob by blob as far as there is room. Trouble is logged, one line for each kind, and never raised.
 What goes into the store beside spans (`outbox`) goes the same way: payloads and code never later than the
-spans that name them, counts of calls with the commit, and never dropped. Payloads for which there is no room,
+spans that name them, counts of calls with the commit, and never dropped; where every call is a span, counts say only
+what recording cost, and then wait for up to 5 s unless somebody asks for a commit. Payloads for which there is no room,
 in the outbox or here, are counted ("payload"). Secrets are masked, in the thread that writes, before anything
 is encoded. What experiments have seen (`experiments.keeper`) is exchanged with each commit.
 Capacity: one transaction a commit, however many batches were added.
@@ -28,7 +29,7 @@ import resource  # noqa: F401
 import threading
 import uuid  # noqa: F401
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,6 +48,7 @@ from otel_debugstore.fork import reset_after_fork
 from otel_debugstore.loading import loading
 from otel_debugstore.log import warn_once
 from otel_debugstore.outbox import OUTBOX, Code, Payload
+from otel_debugstore.span_fields import Fields, fields_of
 from otel_debugstore_exporters.beside import WaitingCounts, take_beside
 from otel_debugstore_exporters.pending import PAYLOAD, Blob, PendingBlobs
 from otel_debugstore_exporters.session import SessionPaths
@@ -60,6 +62,7 @@ UNENCODABLE: Final = "unencodable"
 
 _REOPEN_SECONDS: Final = 5.0
 _SYNC_SECONDS: Final = 5.0
+_COUNTS_SECONDS: Final = 5.0
 _LOCK_SECONDS: Final = 0.1
 _LAST_SECONDS: Final = 1.0
 """So long the last commit tries to write single blobs that a disk refuses together."""
@@ -91,6 +94,7 @@ class LmdbSpanExporter(SpanExporter):
         self._lock = threading.Lock()  # guards the journal and what is taken off `_pending`
         self._pending = PendingBlobs()
         self._counts = WaitingCounts()
+        self._next_counts = 0.0
         self._drops: Counter[str] = Counter()  # all ever; changed by who adds or counts
         self._written_drops: Counter[str] = Counter()  # changed under the lock
 
@@ -116,21 +120,25 @@ class LmdbSpanExporter(SpanExporter):
             return
         if self._paths is None:
             self.activate(_service_name(spans[0]))
-        self._add_beside()
         try:
-            blob = Blob(_encoder().spans(spans), span_count=len(spans))
+            fields = fields_of(spans)
         except Exception as error:  # noqa: BLE001  # whatever a value's own methods may raise
-            self._add_one_by_one(spans, error)
-        else:
-            self._add_blob(blob)
+            self._add_one_by_one(self.add, spans, error)
+            return
+        self._add_beside()  # also what became known of the spans just now
+        self._add_fields(fields)
 
     def drop(self, reason: str, count: int) -> None:
         """Count spans that were lost; the next commit writes the count."""
         self._drops[reason] += count
 
-    def commit(self) -> bool:
-        """Write what is pending now in one transaction; return whether that was done."""
-        return self._commit(_LOCK_SECONDS)
+    def commit(self, *, is_asked: bool = True) -> bool:
+        """Write what is pending now in one transaction; return whether that was done.
+
+        Args:
+            is_asked: Whether somebody wants everything written; else counts that can wait do so.
+        """
+        return self._commit(_LOCK_SECONDS, is_asked=is_asked)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Write what is pending; return whether that was done within the timeout."""
@@ -150,7 +158,15 @@ class LmdbSpanExporter(SpanExporter):
             finally:
                 self._lock.release()
 
-    def _add_one_by_one(self, spans: Sequence[ReadableSpan], error: Exception) -> None:
+    def _add_fields(self, fields: Sequence[Fields]) -> None:
+        try:
+            blob = Blob(_encoder().spans(fields), span_count=len(fields))
+        except Exception as error:  # noqa: BLE001  # as above
+            self._add_one_by_one(self._add_fields, fields, error)
+        else:
+            self._add_blob(blob)
+
+    def _add_one_by_one(self, add: Callable[[Sequence[Any]], None], spans: Sequence[Any], error: Exception) -> None:
         if len(spans) == 1 or isinstance(error, ImportError):
             self._drops[UNENCODABLE] += len(spans)
             warn_once(
@@ -159,11 +175,11 @@ class LmdbSpanExporter(SpanExporter):
             )
             return
         for span in spans:
-            self.add((span,))
+            add((span,))
 
-    def _add_beside(self) -> None:
+    def _add_beside(self, *, with_counts: bool = False) -> None:
         """Encode what waits in the outbox."""
-        taken = take_beside()
+        taken = take_beside(with_counts=with_counts)
         if taken is None:
             return
         if taken.counts:
@@ -197,8 +213,12 @@ class LmdbSpanExporter(SpanExporter):
         for reason, count in losses.items():
             self._drops[reason] += count  # no call between load and store, where threads may switch
 
-    def _commit(self, seconds: float, is_last: bool = False) -> bool:
-        self._add_beside()
+    def _commit(self, seconds: float, *, is_asked: bool = True, is_last: bool = False) -> bool:
+        now = Clock.monotonic()
+        with_counts = is_asked or OUTBOX.has_silent_counts or now >= self._next_counts
+        if with_counts:
+            self._next_counts = now + _COUNTS_SECONDS
+        self._add_beside(with_counts=with_counts)
         KEEPER.exchange()
         if self._is_settled():
             return True

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from otel_debugstore import attributes as names
 from otel_debugstore.calls.component import Component, Parameters
 from otel_debugstore.guard import swallow
+from otel_debugstore.masking import masker as default_masker
 from otel_debugstore.outbox import OUTBOX
 from otel_debugstore.payload.capture import Captured, bound, capture, capture_arguments, capture_waited
+from otel_debugstore.payload.limits import DEFAULT_LIMITS, limits_of_settings
+from otel_debugstore.payload.walk import PACK
 from otel_debugstore.recording_settings import recording_settings
 
 Arguments = tuple[Parameters, tuple[Any, ...], dict[str, Any]]
@@ -52,6 +55,26 @@ def keep_result(component: Component, result: Any, attributes: dict[str, Any]) -
 def keep_waited_result(component: Component, result: Any, attributes: dict[str, Any]) -> None:
     """Keep what a call returned, that could wait (see `waiting_bytes`)."""
     _keep(component, capture_waited(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
+
+
+def digests_of_known() -> Callable[[Any], str | None]:
+    """Return what finds the digest of a value that could wait, if content like it was captured and sent before.
+
+    Of a map of names to such values, too; of others it returns None. For one batch: settings may change.
+    """
+    known, sent = default_masker().digests, OUTBOX.sent
+    if limits_of_settings() is not DEFAULT_LIMITS or recording_settings().export_payloads:
+        known = {}
+
+    def digest_of(value: Any) -> str | None:
+        try:
+            content = PACK(value)
+        except Exception:  # noqa: BLE001  # such as a lone surrogate; `keep_waited_result` deals with it
+            return None
+        digest = known.get(content)
+        return digest if digest in sent and b"$" not in content else None
+
+    return digest_of
 
 
 def content_bytes(attributes: dict[str, Any]) -> int:

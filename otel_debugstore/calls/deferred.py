@@ -13,27 +13,32 @@ Threads: any, and signal handlers; no locks. Whether a span was made before it e
 
 from __future__ import annotations
 
-from _thread import RLock
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from random import getrandbits
 from time import thread_time_ns
 from typing import Any, Final
 
-from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, _Span
-from opentelemetry.sdk.util import BoundedList
-from opentelemetry.trace import Span, SpanContext, SpanKind, Status, TraceFlags, TraceState
+from opentelemetry.sdk.trace import _Span
+from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from otel_debugstore import attributes as names
 from otel_debugstore.calls.component import Component
-from otel_debugstore.calls.content import Arguments, content_bytes, keep_waited_arguments, keep_waited_result
+from otel_debugstore.calls.content import (
+    Arguments,
+    content_bytes,
+    digests_of_known,
+    keep_waited_arguments,
+    keep_waited_result,
+)
 from otel_debugstore.calls.deferral import Deferral
 from otel_debugstore.calls.sdk_span import with_sampling
 from otel_debugstore.guard import swallow
 from otel_debugstore.payload.capture import waiting_bytes
+from otel_debugstore.span_fields import Fields, fields_of
 from otel_debugstore.span_size import SPAN_BYTES
 
 NO_RESULT: Final = object()
@@ -45,6 +50,25 @@ _SAMPLED_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE
 _NO_STATE: Final = TraceState()
 _new_tuple: Final = tuple.__new__
 _new: Final = object.__new__
+_INTERNAL: Final = SpanKind.INTERNAL.value
+_UNSET: Final = StatusCode.UNSET.value
+_SLOTS: Final = attrgetter(  # in one go: to read one in Python takes four times as long, see `finish`
+    "_fate",
+    "_component",
+    "_context",
+    "_arguments",
+    "_known",
+    "_variant",
+    "_cpu_ns",
+    "_result",
+    "_sampling",
+    "_parent",
+    "_start_time",
+    "_end_time",
+    "_thread",
+    "_resource",
+    "_deferral",
+)
 
 
 class DeferredSpan(_Span):
@@ -84,7 +108,7 @@ class DeferredSpan(_Span):
     _variant: str | None
 
     is_deferred: Final = True
-    """See `processor.Deferred`."""
+    """See `span_fields.Deferred`."""
 
     def __getattr__(self, name: str) -> Any:
         """Make the span: somebody asks for a field that it has only then."""
@@ -131,38 +155,18 @@ class DeferredSpan(_Span):
         if self._cpu_ns >= 0:
             attributes[names.CPU_TIME_NS] = self._cpu_ns
         if self._result is not NO_RESULT:
-            try:
-                keep_waited_result(self._component, self._result, attributes)
-            except Exception as error:  # noqa: BLE001  # a span without it is better than none
-                swallow(error)
+            self._add_result(attributes)
 
     @classmethod
-    def ended(cls, spans: Sequence[DeferredSpan]) -> list[ReadableSpan]:
-        """Return what the SDK would have told processors of spans that were deferred until they ended."""
+    def fields(cls, spans: Sequence[DeferredSpan]) -> list[Fields]:
+        """Return of spans that were deferred until they ended what the SDK would have told processors of them."""
         began = thread_time_ns()
-        ended = [span._readable_span() for span in spans]
+        digest_of = digests_of_known()
+        found = [_fields(span, digest_of) for span in spans]
         each_ns = (thread_time_ns() - began) // max(1, len(spans))
         for component, count in Counter([span._component for span in spans]).items():
             component.meter.recorded_later(count, each_ns)
-        return ended
-
-    def _readable_span(self) -> ReadableSpan:
-        if not self._fate or type(self._fate[0]) is not int:
-            return super()._readable_span()
-        readable: _EndedSpan = _new(_EndedSpan)
-        readable._name = self._component.name
-        readable._context = with_sampling(self._context, self._sampling) if self._sampling else self._context
-        readable._parent = self._parent
-        attributes = self._first_attributes()
-        self.add_rest(attributes)
-        readable._attributes = _Attributes(attributes)
-        readable._start_time = self._start_time
-        readable._end_time = self._end_time
-        readable._resource = self._resource
-        tracer = self._deferral.tracer
-        readable._instrumentation_info = tracer.instrumentation_info
-        readable._instrumentation_scope = tracer._instrumentation_scope
-        return readable
+        return found
 
     def _made(self, *, has_ended: bool) -> _Span:
         """Return the span that the SDK would have made."""
@@ -205,28 +209,64 @@ class DeferredSpan(_Span):
             except Exception as error:  # noqa: BLE001  # a span without them is better than none
                 swallow(error)
 
+    def _add_result(self, attributes: dict[str, Any]) -> None:
+        try:
+            keep_waited_result(self._component, self._result, attributes)
+        except Exception as error:  # noqa: BLE001  # a span without it is better than none
+            swallow(error)
+
 
 DeferredSpan.__name__ = _Span.__name__  # as the SDK's says of itself
 
 
-class _Attributes(BoundedAttributes):
-    """Attributes of an ended span, of which is known that they are allowed."""
-
-    maxlen = max_value_len = None
-    dropped = 0
-    _immutable = True
-    _lock: Any = RLock()
-
-    def __init__(self, attributes: dict[str, Any]) -> None:
-        self._dict = attributes
-
-
-class _EndedSpan(ReadableSpan):
-    """An ended span of which nothing more is known than the fields that `DeferredSpan` sets."""
-
-    _kind = SpanKind.INTERNAL
-    _status = Status()
-    _events = _links = BoundedList[Any](0)
+def _fields(span: DeferredSpan, digest_of: Callable[[Any], str | None]) -> Fields:
+    fate, component, context, arguments, known, variant, cpu_ns, result, sampling, parent, *rest = _SLOTS(span)
+    if not fate or type(fate[0]) is not int:
+        return fields_of((span._readable_span(),))[0]
+    start_time, end_time, thread, resource, deferral = rest
+    attributes = component.attributes.copy()
+    attributes[names.THREAD_ID] = thread
+    if variant is not None:
+        attributes[names.VARIANT] = variant
+        component.send_code(variant)
+    # As `add_rest`: nearly all arguments and results are ones that were captured before.
+    if arguments is not None:
+        (of_parameters, positional), args, kwargs = arguments
+        digest = None
+        if not kwargs and len(args) <= positional:
+            digest = digest_of(dict(zip(of_parameters, args)))  # noqa: B905  # to ask for the same lengths costs
+        if digest is not None:
+            attributes[names.INPUT_DIGEST] = digest
+        else:
+            span._add_arguments(attributes)
+    if known:
+        attributes |= known
+    if cpu_ns >= 0:
+        attributes[names.CPU_TIME_NS] = cpu_ns
+    if result is not NO_RESULT:
+        digest = digest_of(result)
+        if digest is not None:
+            attributes[names.OUTPUT_DIGEST] = digest
+        else:
+            span._add_result(attributes)
+    return (
+        component.name,
+        with_sampling(context, sampling) if sampling else context,
+        parent,
+        attributes,
+        0,
+        (),
+        0,
+        (),
+        0,
+        _INTERNAL,
+        _UNSET,
+        None,
+        start_time,
+        end_time,
+        resource,
+        deferral.tracer._instrumentation_scope,
+    )
 
 
 def deferred_span(component: Component, outer: Context) -> DeferredSpan | None:
