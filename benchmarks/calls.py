@@ -6,11 +6,12 @@ with the flush, where the bare span's exporter drops what it gets. The ways take
 are on: of one tool memory and I/O are read at every call, as of one whose calls move something; of the others as
 `measures.thrift` has it for what moves nothing: of every 32nd call, after the first 256.
 R2: an operation of Python that computes, bare, recorded, in a bare span, and in a wrapper of wrapt that does nothing,
-in turn; the median of the differences in wall time; and besides, what our threads take in CPU time for each operation
-of a program that does nothing but such recorded operations, for some seconds. Both together as a share of the bare
-operation. What is timed is the second of two operations of a kind: as in a program that does nothing else, one lies
-between two recordings. After 300 calls to warm up; so the calls whose memory and I/O are read are too few to be seen in
-that median.
+in turn: the median of the time that a call takes beside its operation, which says by the clock when it begins and ends
+(a whole operation differs from itself by more than is to be measured). Besides, what our threads take in CPU time in a
+program that does nothing but such recorded operations, for some seconds, as if all of it had kept the program from
+running. Both together as a share of the operation. What is timed is the second of two operations of a kind: as in a
+program that does nothing else, one lies between two recordings. After 300 calls to warm up; so the calls whose memory
+and I/O are read are too few to be seen in that median. How long an operation is follows the machine's pace.
 R3: a loop of a million calls of a function that is made to take 2 us bare: bare, recorded, bare, in one process. And,
 without a target, an item of a generator that does nothing, where its call is sampled and where not.
 """
@@ -42,7 +43,8 @@ _LOOP: Final = 1_000_000
 _CALL_SECONDS: Final = 2e-6
 _STEPS: Final = tuple(range(64))
 _CALIBRATION: Final = 20_000
-_CALIBRATION_SECONDS: Final = 1.0
+_PACE: Final = 0.25  # how far the number of an operation's rounds follows the machine's pace, each time
+_PACING: Final = 60
 _ITEMS: Final = 100_000
 
 
@@ -142,54 +144,50 @@ def _share_of(millis: float, target: float, rounds: int, options: Options) -> It
         with scratch() as path:
             many, seconds = options.size(rounds), _SECONDS / (4 if options.quick else 1)
             runs.append(in_process(share, base_path=str(path), millis=millis, rounds=many, seconds=seconds))
-    kinds = ("tool", "span", "wrapper", "noise")
-    tool, span, wrapper, noise = ([100 * run[key] / run["bare"] for run in runs] for key in kinds)
-    first, background = median([run["caller"] for run in runs]), median([run["threads"] for run in runs])
+
+    def shares(kind: str) -> list[float]:
+        return [100 * run[kind] / run["operation"] for run in runs]
+
+    tool = [caller + 100 * run["threads"] for caller, run in zip(shares("tool"), runs, strict=True)]
     yield Figure(
         "R2",
         f"what `@tool` with capture adds to an operation of {millis:g} ms, CPU of all our threads included",
         median(tool),
         target,
         "%",
-        detail=f"{min(tool):.2f} to {max(tool):.2f}; caller {first / 1000:.1f} us, threads {background / 1000:.1f} us, "
-        f"on {median([run['bare'] for run in runs]) / 1e6:.2f} ms; bare against itself {max(map(abs, noise)):.2f} %",
+        detail=f"{min(tool):.2f} to {max(tool):.2f}; caller {median([run['tool'] for run in runs]) / 1000:.1f} us, "
+        f"threads {1000 * millis * median([run['threads'] for run in runs]):.1f} us, "
+        f"on {median([run['operation'] for run in runs]) / 1e6:.2f} ms",
     )
-    yield Figure(
-        "R2",
-        f"what a bare span with a dropping exporter adds to an operation of {millis:g} ms",
-        median(span),
-        None,
-        "%",
-        detail=f"{min(span):.2f} to {max(span):.2f}",
-    )
-    yield Figure(
-        "R2",
-        f"what a wrapper of wrapt that does nothing adds to an operation of {millis:g} ms",
-        median(wrapper),
-        None,
-        "%",
-        detail=f"{min(wrapper):.2f} to {max(wrapper):.2f}",
-    )
+    for kind, what in (("span", "a bare span with a dropping exporter"), ("wrapper", "a wrapper that does nothing")):
+        found = shares(kind)
+        yield Figure(
+            "R2",
+            f"what {what} adds to an operation of {millis:g} ms, threads left out",
+            median(found),
+            None,
+            "%",
+            detail=f"{min(found):.2f} to {max(found):.2f}; {median([run[kind] for run in runs]) / 1000:.1f} us",
+        )
 
 
 def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[str, float]:
-    """Return the median time of an operation, and what a tool, a bare span, a wrapper and noise added, in nanoseconds.
-
-    What the threads of recording cost is counted as CPU time a recorded operation, as if all of it had kept the
-    program from running.
-    """
+    """Return how long an operation took, and what a tool, a bare span and a wrapper added to the caller's time, in
+    nanoseconds; and `threads`, the CPU time that our threads took of each second."""
     from otel_debugstore import tool
 
     ours, stock = provider("ours", base_path), provider("stock")
     tracer = stock.get_tracer("bench")
+    loops, operation_ns = 1_000, 0
 
     def operation(loops: int, text: str) -> int:
+        nonlocal operation_ns
+        began = time.perf_counter_ns()
         found = 0
         for number in range(loops):
             found += number % 7
+        operation_ns = time.perf_counter_ns() - began
         return found
-
-    count = 1
 
     def spanned(loops: int, text: str) -> int:
         with tracer.start_as_current_span("operation"):
@@ -199,56 +197,48 @@ def share(base_path: str, millis: float, rounds: int, seconds: float) -> dict[st
         "bare": operation,
         "span": spanned,
         "wrapper": wrapt.FunctionWrapper(operation, lambda wrapped, _instance, args, kwargs: wrapped(*args, **kwargs)),
-        "noise": operation,
         "tool": tool(name="operation")(operation),
     }
+    took: list[int] = []
 
-    def timed(kind: str) -> float:
-        calls[kind](count, "text")
+    def keep_pace(exponent: float) -> None:
+        nonlocal loops
+        loops = max(1, round(loops * (millis * 1e6 / operation_ns) ** exponent))
+
+    def beside(kind: str) -> float:
+        """Return what a call takes beside its operation, in nanoseconds."""
+        calls[kind](loops, "text")
         began = time.perf_counter_ns()
-        calls[kind](count, "text")
-        return time.perf_counter_ns() - began
+        calls[kind](loops, "text")
+        whole_ns = time.perf_counter_ns() - began
+        took.append(operation_ns)
+        if kind == "bare":
+            keep_pace(_PACE)
+        return whole_ns - operation_ns
 
-    for kind in calls:
+    for call in calls.values():
         for _ in range(_WARM_UP):
-            calls[kind](1, "text")
+            call(1, "text")
     ours.force_flush()
-    count = _calibrated(operation, millis)  # not before: the threads that write begin with much to do
-    for kind in calls:
-        timed(kind)
-    times = interleaved(timed, tuple(calls), rounds)
+    for _ in range(_PACING):
+        operation(loops, "text")
+        keep_pace(1.0 if operation_ns < millis * 1e5 else _PACE)
+    took.clear()
+    times = interleaved(beside, tuple(calls), rounds)
     stock.shutdown()  # its thread is none of ours
     ours.force_flush()
-    began, others_began, count_recorded = time.perf_counter(), time.process_time_ns() - time.thread_time_ns(), 0
+    began, others_began = time.perf_counter(), time.process_time() - time.thread_time()
     while time.perf_counter() - began < seconds:
-        calls["tool"](count, "text")
-        count_recorded += 1
+        calls["tool"](loops, "text")
+        keep_pace(_PACE)
     ours.force_flush()
-    threads_ns = (time.process_time_ns() - time.thread_time_ns() - others_began) / count_recorded
-    added = {kind: median([one - bare for one, bare in zip(times[kind], times["bare"], strict=True)]) for kind in calls}
-    caller_ns = added["tool"]
+    threads = (time.process_time() - time.thread_time() - others_began) / (time.perf_counter() - began)
+    bare = median(times["bare"])
     return {
-        **added,
-        "tool": caller_ns + threads_ns,
-        "caller": caller_ns,
-        "threads": threads_ns,
-        "bare": median(times["bare"]),
+        "operation": median(took),
+        "threads": threads,
+        **{kind: median(times[kind]) - bare for kind in ("tool", "span", "wrapper")},
     }
-
-
-def _calibrated(operation: Callable[[int, str], int], millis: float) -> int:
-    """Return how many rounds of the operation take so long."""
-
-    def spend(loops: int) -> float:
-        began = time.perf_counter()
-        operation(loops, "text")
-        return time.perf_counter() - began
-
-    loops = 1_000
-    for _ in range(4):  # the longer it is, the better it says how long a round takes
-        loops = round(loops * millis / 1000 / median([spend(loops) for _ in range(9)]))
-    times = [spend(loops) for _ in range(round(_CALIBRATION_SECONDS * 1000 / millis))]  # the machine's pace changes
-    return round(loops * millis / 1000 / median(times))
 
 
 def _loop(options: Options) -> list[Figure]:

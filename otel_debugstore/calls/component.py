@@ -47,7 +47,6 @@ class Component:
         "__weakref__",
         "_provider",
         "_tracer",
-        "_variant",
         "attributes",
         "attributes_at_start",
         "bound_parameters",
@@ -56,6 +55,7 @@ class Component:
         "capture_result",
         "deferral",
         "function",
+        "known_variant",
         "layer",
         "meter",
         "name",
@@ -106,7 +106,8 @@ class Component:
         """How spans of `tracer` are deferred, if they can be; known once that was asked for."""
         self._provider: Any = None
         self._tracer: Any = None
-        self._variant: tuple[Any, Any, Any, str | None] = (None, None, None, None)
+        self.known_variant: tuple[Any, Any, Any, str | None] = (None, None, None, None)
+        """The code, defaults and keyword-only defaults of which `variant` was asked last, and what it returned."""
 
     @property
     def tracer(self) -> Any:
@@ -125,7 +126,7 @@ class Component:
         function = self.function
         if function is None:
             return None
-        code, defaults, keyword_defaults, variant = self._variant
+        code, defaults, keyword_defaults, variant = self.known_variant
         if (
             code is not function.__code__
             or defaults is not function.__defaults__
@@ -133,7 +134,7 @@ class Component:
         ):
             variant = variant_of(function)
             if not function.__closure__:  # else the variant depends on more than these
-                self._variant = function.__code__, function.__defaults__, function.__kwdefaults__, variant
+                self.known_variant = function.__code__, function.__defaults__, function.__kwdefaults__, variant
         return variant
 
     def send_code(self, variant: str) -> None:

@@ -44,15 +44,16 @@ from otel_debugstore.span_size import SPAN_BYTES
 NO_RESULT: Final = object()
 """Says that a call has no result to keep."""
 
+SAMPLED_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
+NO_STATE: Final = TraceState()
+
 _TRACE_ID, _FLAGS, _STATE, _IS_VALID = 0, 3, 4, 5  # of a SpanContext, which is a tuple
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
-_SAMPLED_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
-_NO_STATE: Final = TraceState()
 _new_tuple: Final = tuple.__new__
 _new: Final = object.__new__
 _INTERNAL: Final = SpanKind.INTERNAL.value
 _UNSET: Final = StatusCode.UNSET.value
-_SLOTS: Final = attrgetter(  # in one go: to read one in Python takes four times as long, see `finish`
+_SLOTS: Final = attrgetter(  # in one go: to read a slot of a class that has `__getattr__` takes five times as long
     "_fate",
     "_component",
     "_context",
@@ -145,7 +146,15 @@ class DeferredSpan(_Span):
             size += waiting_bytes((self._result,))
         if self._known:
             size += content_bytes(self._known)
-        return finish(self, self._fate, self._deferral, end_time, size)
+        fate, deferral = self._fate, self._deferral
+        if fate or deferral.told._span_processors is not deferral.processors:
+            return False
+        fate.append(end_time)
+        if fate[0] is not end_time:  # another thread was faster
+            return False
+        self._end_time = end_time
+        deferral.processor.on_end_deferred(self, size)
+        return True
 
     def add_rest(self, attributes: dict[str, Any]) -> None:
         """Add the attributes that a span that was made before its end lacks; keep arguments and result."""
@@ -270,7 +279,7 @@ def _fields(span: DeferredSpan, digest_of: Callable[[Any], str | None]) -> Field
 
 
 def deferred_span(component: Component, outer: Context) -> DeferredSpan | None:
-    """Return a span that begins now, None if the SDK has to make it.
+    """Return a span that begins now, None if the SDK has to make it: it is switched off, or its parent not sampled.
 
     Args:
         component: What is called.
@@ -280,35 +289,13 @@ def deferred_span(component: Component, outer: Context) -> DeferredSpan | None:
     deferral = component.deferral
     if deferral is None or deferral.told._span_processors is not deferral.processors:
         return None
-    return deferred_below(component, deferral, outer, [])
-
-
-def deferred_below(component: Component, deferral: Deferral, outer: Context, fate: list[Any]) -> DeferredSpan | None:
-    """Return a span that begins now, None if the SDK has to make it: it is switched off, or its parent not sampled.
-
-    Args:
-        component: What is called.
-        deferral: Of its tracer.
-        outer: The context below which it hangs.
-        fate: An empty list, which becomes the span's.
-    """
     tracer = deferral.tracer
     if tracer.sampler is not deferral.sampler or not tracer._tracer_config.is_enabled:
         return None
-    parent_span: Any = outer.get(_SPAN_KEY)
-    parent: Any = None
-    if parent_span is not None:
-        if type(parent_span) is DeferredSpan:
-            parent = parent_span._context
-        elif isinstance(parent_span, Span):
-            parent = parent_span.get_span_context()
-    if parent is None or not parent[_IS_VALID]:
-        parent, trace_id, flags, state = None, getrandbits(128), _SAMPLED_RANDOM, _NO_STATE
-    elif parent[_FLAGS] & TraceFlags.SAMPLED:
-        flags = _SAMPLED_RANDOM if parent[_FLAGS] & TraceFlags.RANDOM_TRACE_ID else _SAMPLED
-        trace_id, state = parent[_TRACE_ID], parent[_STATE]
-    else:
+    origin = origin_below(outer.get(_SPAN_KEY))
+    if origin is None:
         return None
+    parent, trace_id, flags, state = origin
     span_id = getrandbits(64)
     if not trace_id or not span_id:
         return None
@@ -316,21 +303,22 @@ def deferred_below(component: Component, deferral: Deferral, outer: Context, fat
     span._component, span._deferral, span._resource = component, deferral, tracer.resource
     span._context = _new_tuple(SpanContext, (trace_id, span_id, False, flags, state, True))
     span._parent, span._start_time, span._end_time = parent, 0, None
-    span._known, span._fate, span._cpu_ns = None, fate, -1
+    span._known, span._fate, span._cpu_ns = None, [], -1
     span._arguments, span._result, span._sampling = None, NO_RESULT, ""
     return span
 
 
-def finish(span: DeferredSpan, fate: list[Any], deferral: Deferral, end_time: int, size: int) -> bool:
-    """Do what `DeferredSpan.finish` does; `fate` and `deferral` are the span's, `size` is about what it takes in bytes.
+def origin_below(parent_span: Any) -> tuple[SpanContext | None, int, TraceFlags, TraceState] | None:
+    """Return the parent, and its own trace id, flags and trace state, of a span below another one; None of one that
+    is not sampled.
 
-    They are asked for by reading a slot of a class that has `__getattr__`, which takes five times as long as others.
+    Args:
+        parent_span: The span of the outer context, None where there is none.
     """
-    if fate or deferral.told._span_processors is not deferral.processors:
-        return False
-    fate.append(end_time)
-    if fate[0] is not end_time:  # another thread was faster
-        return False
-    span._end_time = end_time
-    deferral.processor.on_end_deferred(span, size)
-    return True
+    parent: Any = parent_span.get_span_context() if isinstance(parent_span, Span) else None
+    if parent is None or not parent[_IS_VALID]:
+        return None, getrandbits(128), SAMPLED_RANDOM, NO_STATE
+    if not parent[_FLAGS] & TraceFlags.SAMPLED:
+        return None
+    flags = SAMPLED_RANDOM if parent[_FLAGS] & TraceFlags.RANDOM_TRACE_ID else _SAMPLED
+    return parent, parent[_TRACE_ID], flags, parent[_STATE]

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from _thread import get_ident
 from contextvars import Token
+from random import getrandbits
 from time import perf_counter_ns, thread_time_ns, time_ns
 from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
+from opentelemetry.trace import SpanContext
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from otel_debugstore.calls.call import Call
 from otel_debugstore.calls.component import LONG_FUNCTION_NS, Component, Parameters
 from otel_debugstore.calls.content import content_bytes, keep_arguments, keep_result
 from otel_debugstore.calls.deferral import Deferral
-from otel_debugstore.calls.deferred import NO_RESULT, DeferredSpan, deferred_below, finish
+from otel_debugstore.calls.deferred import NO_RESULT, NO_STATE, SAMPLED_RANDOM, DeferredSpan, origin_below
 from otel_debugstore.calls.trouble import trouble
 from otel_debugstore.measures.thrift import SHORT_NS
 from otel_debugstore.outbox import OUTBOX
@@ -36,6 +38,8 @@ has them. (No named tuple: it takes longer to make, and to take apart.)
 """
 
 _NOTHING_BY_NAME: Final[dict[str, Any]] = {}
+_new_tuple: Final = tuple.__new__
+_new: Final = object.__new__
 
 
 def begin_quickly(
@@ -59,12 +63,42 @@ def begin_quickly(
         outer = deferral.current.get()
         if outer.get(_SUPPRESS_INSTRUMENTATION_KEY):
             return None
-        fate: list[Any] = []
-        span = deferred_below(component, deferral, outer, fate)
-        if span is None:
+        tracer = deferral.tracer
+        if tracer.sampler is not deferral.sampler or not tracer._tracer_config.is_enabled:
             return None
+        parent: SpanContext | None = None
+        outer_span = outer.get(_SPAN_KEY)
+        if outer_span is None:
+            trace_id, flags, state = getrandbits(128), SAMPLED_RANDOM, NO_STATE
+        elif type(outer_span) is DeferredSpan:
+            parent = outer_span._context
+            trace_id, _, _, flags, state, _ = parent
+        else:
+            origin = origin_below(outer_span)
+            if origin is None:
+                return None
+            parent, trace_id, flags, state = origin
+        span_id = getrandbits(64)
+        if not trace_id or not span_id:
+            return None
+        fate: list[Any] = []
+        span = _new(DeferredSpan)
+        span._component, span._deferral, span._resource = component, deferral, tracer.resource
+        span._context = _new_tuple(SpanContext, (trace_id, span_id, False, flags, state, True))
+        span._parent, span._fate, span._known, span._arguments = parent, fate, None, None
+        span._start_time, span._end_time, span._cpu_ns = 0, None, -1
+        span._result, span._sampling = NO_RESULT, ""
         span._thread = get_ident()
-        span._variant = component.variant()
+        code, defaults, keyword_defaults, variant = component.known_variant
+        function = component.function
+        if (
+            function is None
+            or code is not function.__code__
+            or defaults is not function.__defaults__
+            or keyword_defaults is not function.__kwdefaults__
+        ):
+            variant = component.variant()
+        span._variant = variant
         size = SPAN_BYTES
         if component.capture_args and OUTBOX.is_open:
             by_place = waiting_bytes(args)
@@ -104,7 +138,7 @@ def end_quickly(component: Component, call: QuickCall, result: Any) -> None:
         duration_ns = recording_began - began
         span._cpu_ns = cpu_ns if cpu_ns < duration_ns else duration_ns
         if component.capture_result and OUTBOX.is_open:
-            waiting = waiting_bytes((result,))
+            waiting = 0 if result is None or type(result) is bool else waiting_bytes((result,))
             if waiting >= 0:
                 size += waiting
                 span._result = result
@@ -114,9 +148,16 @@ def end_quickly(component: Component, call: QuickCall, result: Any) -> None:
                 keep_result(component, result, known)
                 span._known = known
                 size += content_bytes(known) - before
-        if not finish(span, fate, deferral, end_time, size):
+        # As `DeferredSpan.finish`. A signal handler, or another thread, may have looked at the span meanwhile.
+        if fate or deferral.told._span_processors is not deferral.processors:
             _call_of(call).end(NO_RESULT)
             return
+        fate.append(end_time)
+        if fate[0] is not end_time:
+            _call_of(call).end(NO_RESULT)
+            return
+        span._end_time = end_time
+        deferral.processor.on_end_deferred(span, size)
         try:  # noqa: SIM105  # what that suggests takes 0.4 us
             deferral.current.reset(token)
         except ValueError:  # it ends in another context; see `Call._detach`
