@@ -56,6 +56,31 @@ def test_most_calls_are_deferred_and_begun_quickly(memory: Recorded, layer: Any)
     assert len(memory.spans()) == 400
 
 
+def test_spans_of_both_kinds_in_one_batch(memory: Recorded) -> None:
+    """Those that were deferred, one that was looked at, and the SDK's own come in the order in which they ended."""
+
+    @instrument("tool", "looks")
+    def looks() -> None:
+        current().set_attribute("seen", True)
+
+    @instrument("tool", "plain")
+    def plain() -> int:
+        return 5
+
+    tracer = memory.provider.get_tracer("other")
+    memory.new()
+    for _ in range(3):
+        plain()
+        with tracer.start_as_current_span("sdk") as span:
+            span.add_event("happened")
+        looks()
+    spans = memory.new()
+    assert [span.name for span in spans] == ["plain", "sdk", "looks"] * 3
+    assert [len(span.events) for span in spans] == [0, 1, 0] * 3
+    assert [(span.attributes or {}).get("seen", False) for span in spans] == [False, False, True] * 3
+    assert len({(span.attributes or {})[OUTPUT] for span in spans if span.name == "plain"}) == 1
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_ways(memory: Recorded, way: str) -> None:
     """A call of `prepared` is deferred, and begins in the way that was asked for."""

@@ -122,6 +122,25 @@ def test_a_commit_without_spans(recorder: LmdbSpanExporter, outbox_of_test: outb
     assert rows(base, "SELECT digest FROM payloads") == [("d",)]
 
 
+def test_counts_that_say_only_what_recording_cost_wait(
+    recorder: LmdbSpanExporter, outbox_of_test: outbox.Outbox, base: Path
+) -> None:
+    """They are written with a commit that somebody asks for, and with each where calls are counted without a span."""
+    outbox_of_test.add_counter(lambda: [counted("f")])
+
+    def written(*, is_asked: bool) -> Any:
+        recorder.add(ended("a"))
+        assert recorder.commit(is_asked=is_asked)
+        return rows(base, "SELECT sum(call_count)::BIGINT FROM counters")[0][0]
+
+    assert written(is_asked=True) == 5
+    assert written(is_asked=False) == 5
+    assert rows(base, "SELECT count(*) FROM spans") == [(2,)]
+    assert written(is_asked=True) == 10
+    outbox_of_test.has_silent_counts = True
+    assert written(is_asked=False) == 15
+
+
 def test_counts_survive_a_disk_that_refuses(
     recorder: LmdbSpanExporter, outbox_of_test: outbox.Outbox, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +154,7 @@ def test_counts_survive_a_disk_that_refuses(
         recorder.export(ended("a"))
     base.unlink()
     taken = outbox_of_test.take
-    monkeypatch.setattr(outbox_of_test, "take", lambda: taken()._replace(counts=[]))
+    monkeypatch.setattr(outbox_of_test, "take", lambda **_: taken()._replace(counts=[]))
     assert recorder.commit()
     assert rows(base, "SELECT sum(call_count)::BIGINT % 5, count(*) FROM counters") == [(0, 1)]
     assert rows(base, "SELECT sum(call_count)::BIGINT >= 100 FROM counters") == [(True,)]

@@ -3,7 +3,7 @@
 Most are of a function that runs in one go, are not sampled, are measured for nothing but CPU time this time, and their
 span can be deferred (see `deferred`). What recording one costs after the program has done something else for some
 milliseconds is what it touches: a function of ours is some 15 cache lines, at up to 100 ns each (docs/decisions/0010).
-`begin` and `end` go through 32 functions, this through 9. Where it can't be so, or turns out otherwise at the
+`begin` and `end` go through 32 functions, this through 6. Where it can't be so, or turns out otherwise at the
 end, it becomes a `Call` and goes on the long way (`as_call`).
 """
 
