@@ -11,7 +11,8 @@ in turn: the median of the time that a call takes beside its operation, which sa
 program that does nothing but such recorded operations, for some seconds, as if all of it had kept the program from
 running. Both together as a share of the operation. What is timed is the second of two operations of a kind: as in a
 program that does nothing else, one lies between two recordings. After 300 calls to warm up; so the calls whose memory
-and I/O are read are too few to be seen in that median. How long an operation is follows the machine's pace.
+and I/O are read are too few to be seen in that median. How long an operation is follows the machine's pace:
+so nearly every call has other arguments and another result than all before.
 R3: a loop of a million calls of a function that is made to take 2 us bare: bare, recorded, bare, in one process. And,
 without a target, an item of a generator that does nothing, where its call is sampled and where not.
 """
