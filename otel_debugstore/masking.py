@@ -130,12 +130,18 @@ class Masker:
         masked = self.mask_text(text)
         return data if masked is text else masked.encode("latin-1", "replace")
 
-    def may_hold_secret(self, texts: Iterable[str]) -> bool:
+    def may_hold_secret(self, texts: Iterable[str], hashes: Mapping[str, object] | None = None) -> bool:
         """Return False if none of the texts holds a secret; True means that a closer look is needed.
 
         Short texts that were found to be clean are remembered, since the attributes of spans are mostly the same.
+
+        Args:
+            texts: What to look at.
+            hashes: Those that we made ourselves: only a pattern of the user could find something in them.
         """
         new = set(texts) - self._clean
+        if hashes and not self._patterns:
+            new = new.difference(hashes)
         if not new:
             return False
         if self._spans("\n".join(new)):

@@ -13,7 +13,7 @@ Fork: a child starts empty, and sends again what it needs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from otel_debugstore.fork import reset_after_fork
@@ -108,14 +108,27 @@ class Outbox:
         if self._added_bytes - self._taken_bytes + len(content) > MAX_WAITING_BYTES:
             self._left_out += 1
             return
-        self._remember(digest)
+        self._remember((digest,))
         self._added_bytes += len(content)
         self._payloads.append(Payload(digest, media_type, replayable, content))
+
+    def put_payloads(self, payloads: list[Payload]) -> None:
+        """Have contents written, as `put_payload` has one."""
+        sent = self.sent
+        new = [payload for payload in payloads if payload[0] not in sent]
+        size = sum([len(payload[3]) for payload in new])
+        if not self.is_open or self._added_bytes - self._taken_bytes + size > MAX_WAITING_BYTES:
+            for payload in new:
+                self.put_payload(*payload)
+            return
+        self._remember([payload[0] for payload in new])
+        self._added_bytes += size
+        self._payloads += new
 
     def put_code(self, variant: str, describe: Callable[[], Code]) -> None:
         """Have a function's code written; `describe` is called later, in the thread that writes."""
         if variant not in self.sent and self.is_open:
-            self._remember(variant)
+            self._remember((variant,))
             self._code.append(describe)
 
     def add_counter(self, take: Callable[[], list[CallCount]]) -> None:
@@ -139,8 +152,8 @@ class Outbox:
         counts = [count for take in self._counters for count in take()] if with_counts else []
         return Extras(payloads, [describe() for describe in code], counts, left_out)
 
-    def _remember(self, key: str) -> None:
-        self.sent[key] = None
+    def _remember(self, keys: Sequence[str]) -> None:
+        self.sent.update(dict.fromkeys(keys))
         if len(self.sent) > _REMEMBERED:
             self.sent = dict.fromkeys(list(self.sent)[_REMEMBERED // 2 :])
 

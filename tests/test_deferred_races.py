@@ -395,6 +395,10 @@ def test_arguments_that_can_not_be_kept(way: str, error: type[Exception], monkey
             raise error("wrong")
         content.keep_waited_arguments(component, arguments, attributes)
 
+    def fail(*_: object) -> None:
+        raise error("wrong")
+
+    monkeypatch.setattr(deferred, "keep_waited", fail)
     monkeypatch.setattr(deferred, "keep_waited_arguments", keep)
     for number in range(-4, 0):
         begins(way, component)
@@ -418,6 +422,7 @@ def test_what_is_known_of_a_call_whose_arguments_can_not_be_kept(way: str, monke
 
     provider, sink = provided()
     call = prepared(way, lambda number: [number])
+    monkeypatch.setattr(deferred, "keep_waited", fail)
     monkeypatch.setattr(deferred, "keep_waited_arguments", fail)
     call(5)
     provider.force_flush()

@@ -167,6 +167,24 @@ def test_counts_survive_a_disk_that_refuses(
     assert f"{20 - kept} payloads were left out" in findings
 
 
+def test_contents_of_many_calls_are_kept_as_each_is(
+    recorder: LmdbSpanExporter, outbox_of_test: outbox.Outbox, base: Path
+) -> None:
+    """Once each, as far as there is room; nothing is kept that nobody takes."""
+    contents = [outbox.Payload(str(number), "", True, bytes([number]) * (3 << 20)) for number in range(6)]
+    outbox_of_test.put_payloads(contents[:1])
+    outbox_of_test.put_payloads(contents[:4])
+    outbox_of_test.put_payloads(contents)
+    recorder.commit()
+    assert rows(base, "SELECT digest FROM payloads ORDER BY digest") == [(str(number),) for number in range(5)]
+    with Journal.open(SessionPaths(base, "s").journal) as journal:
+        assert journal.stats().blob_count == 5
+        assert {drop.reason: drop.count for drop in journal.drops()} == {"payload": 1}
+    unread = outbox.Outbox()
+    unread.put_payloads(contents)
+    assert not unread.take()
+
+
 def test_payloads_for_which_there_was_no_room(
     recorder: LmdbSpanExporter, outbox_of_test: outbox.Outbox, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgpack
@@ -10,9 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from captured import Color, Login
-from otel_debugstore.masking import Masker
+from otel_debugstore.masking import Masker, masker
 from otel_debugstore.payload import capture, capture_arguments, describe, mask_content
-from otel_debugstore.payload.capture import capture_waited, waiting_bytes
+from otel_debugstore.payload.capture import capture_waited, digests_of_waited, waiting_bytes
+from otel_debugstore.payload.walk import PACK
 from payload_values import MASKER, VALUES, plain
 
 
@@ -52,9 +54,10 @@ _GITHUB = "ghp_" + "aB3d" * 9
 _SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([_GITHUB, "$x", "hunter2"])
 )
+_WAITING = _SCALARS | st.dictionaries(st.sampled_from(["a", "b", "password", "n"]), _SCALARS, max_size=3)
 
 
-@given(_SCALARS | st.dictionaries(st.sampled_from(["a", "b", "password", "n"]), _SCALARS, max_size=3), st.booleans())
+@given(_WAITING, st.booleans())
 def test_what_waited_is_captured_as_it_would_have_been_at_once(value: Any, twice: bool) -> None:
     """The same content, digest and mark, secrets masked; also when the same was captured before."""
     assume(waiting_bytes(value.values() if isinstance(value, dict) else (value,)) >= 0)
@@ -63,6 +66,36 @@ def test_what_waited_is_captured_as_it_would_have_been_at_once(value: Any, twice
         waited = capture_waited(value)
     assert waited == capture(value, Masker())
     assert _GITHUB.encode() not in waited.content
+
+
+@given(st.lists(_WAITING, max_size=8), st.booleans())
+def test_what_waited_in_many_calls_has_the_digests_it_has_alone(values: list[Any], twice: bool) -> None:
+    """Whatever stands beside it; what holds a secret, or looks like a tag, is left out, and nothing else."""
+    contents = set()
+    for value in values:
+        assume(waiting_bytes(value.values() if isinstance(value, dict) else (value,)) >= 0)
+        with contextlib.suppress(UnicodeEncodeError):
+            contents.add(PACK(value))
+    masker.cache_clear()
+    found = digests_of_waited(contents)
+    if twice:
+        found = digests_of_waited(contents)
+    for value in values:
+        with contextlib.suppress(UnicodeEncodeError):
+            content, alone = PACK(value), capture(value, Masker())
+            assert found.get(content) in (None, alone.digest)
+            assert content not in found or content == alone.content
+            assert content in found or b"$" in content or MASKER.may_hold_secret_bytes(content)
+
+
+@pytest.mark.parametrize("beside", [",", "x", "secret", 1, -1, None, "token"])
+def test_a_secret_beside_other_contents(beside: Any) -> None:
+    """What follows in the same search does not make an ordinary word of it."""
+    for secret in ("password=hunter2", _GITHUB, {"password": "hunter2"}, {"pin": 1234}, {"token": "abc"}):
+        content, other = PACK(secret), PACK(beside)
+        assert capture(secret).content != content
+        assert content not in digests_of_waited({content, other})
+    assert list(digests_of_waited({PACK(_GITHUB), PACK("plain")})) == [PACK("plain")]
 
 
 def test_names_of_arguments_that_waited_are_within_the_limits() -> None:

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, Final
 
 from otel_debugstore.masking import Masker
+from otel_debugstore.outbox import OUTBOX
 from otel_debugstore_exporters.batch import Attributes, Event, SpanBatch
 
 _PLAIN: Final = frozenset((str, int, float, bool, type(None)))
@@ -63,7 +64,7 @@ def _texts_hold_secret(batch: SpanBatch, found: Sequence[Attributes], masker: Ma
     texts += map(str, batch.names)
     texts += batch.status_messages.values()
     texts += [str(event.name) for some in batch.events.values() for event in some]
-    return masker.may_hold_secret(texts)
+    return masker.may_hold_secret(texts, OUTBOX.sent)
 
 
 def _named_masked(attributes: Attributes, named: set[str], masker: Masker) -> Attributes:

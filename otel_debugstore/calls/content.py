@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from otel_debugstore import attributes as names
 from otel_debugstore.calls.component import Component, Parameters
 from otel_debugstore.guard import swallow
-from otel_debugstore.masking import masker as default_masker
-from otel_debugstore.outbox import OUTBOX
-from otel_debugstore.payload.capture import Captured, bound, capture, capture_arguments, capture_waited
-from otel_debugstore.payload.limits import DEFAULT_LIMITS, limits_of_settings
-from otel_debugstore.payload.walk import PACK
+from otel_debugstore.outbox import OUTBOX, Payload
+from otel_debugstore.payload.capture import (
+    MEDIA_TYPE,
+    Captured,
+    bound,
+    capture,
+    capture_arguments,
+    capture_waited,
+    digests_of_waited,
+)
 from otel_debugstore.recording_settings import recording_settings
 
 Arguments = tuple[Parameters, tuple[Any, ...], dict[str, Any]]
 """Parameters, and arguments by place and by name. What a method is called on is none of them."""
 
 _MAX_CONTENT_CHARACTERS: Final = 8192
+_new_tuple: Final = tuple.__new__  # makes a NamedTuple in half the time
 
 
 def keep_arguments(component: Component, arguments: Arguments, attributes: dict[str, Any]) -> None:
@@ -57,24 +63,23 @@ def keep_waited_result(component: Component, result: Any, attributes: dict[str, 
     _keep(component, capture_waited(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
 
 
-def digests_of_known() -> Callable[[Any], str | None]:
-    """Return what finds the digest of a value that could wait, if content like it was captured and sent before.
+def keep_waited(kept: set[bytes], not_kept: set[bytes]) -> dict[bytes, str]:
+    """Keep contents of calls that could wait, of many at once; return by content the digests.
 
-    Of a map of names to such values, too; of others it returns None. For one batch: settings may change.
+    Args:
+        kept: Packed arguments and results, as `keep_waited_arguments` and `keep_waited_result` capture them.
+        not_kept: Those of components of which digests only are to be had.
+
+    Returns:
+        The digests of all but those that need a closer look, which these two functions take.
     """
-    known, sent = default_masker().digests, OUTBOX.sent
-    if limits_of_settings() is not DEFAULT_LIMITS or recording_settings().export_payloads:
-        known = {}
-
-    def digest_of(value: Any) -> str | None:
-        try:
-            content = PACK(value)
-        except Exception:  # noqa: BLE001  # such as a lone surrogate; `keep_waited_result` deals with it
-            return None
-        digest = known.get(content)
-        return digest if digest in sent and b"$" not in content else None
-
-    return digest_of
+    if recording_settings().export_payloads:
+        return {}
+    digests = digests_of_waited(kept | not_kept)
+    OUTBOX.put_payloads(
+        [_new_tuple(Payload, (digests[content], MEDIA_TYPE, True, content)) for content in kept if content in digests]
+    )
+    return digests
 
 
 def content_bytes(attributes: dict[str, Any]) -> int:

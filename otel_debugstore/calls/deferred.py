@@ -14,7 +14,7 @@ Threads: any, and signal handlers; no locks. Whether a span was made before it e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from random import getrandbits
 from time import thread_time_ns
@@ -30,14 +30,15 @@ from otel_debugstore.calls.component import Component
 from otel_debugstore.calls.content import (
     Arguments,
     content_bytes,
-    digests_of_known,
+    keep_waited,
     keep_waited_arguments,
     keep_waited_result,
 )
 from otel_debugstore.calls.deferral import Deferral
 from otel_debugstore.calls.sdk_span import with_sampling
 from otel_debugstore.guard import swallow
-from otel_debugstore.payload.capture import waiting_bytes
+from otel_debugstore.payload.capture import bound, waiting_bytes
+from otel_debugstore.payload.walk import PACK
 from otel_debugstore.span_fields import Fields, fields_of
 from otel_debugstore.span_size import SPAN_BYTES
 
@@ -51,6 +52,7 @@ _TRACE_ID, _FLAGS, _STATE, _IS_VALID = 0, 3, 4, 5  # of a SpanContext, which is 
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _new_tuple: Final = tuple.__new__
 _new: Final = object.__new__
+_COMPONENT, _ARGUMENTS, _RESULT = 1, 3, 7  # of what `_SLOTS` returns
 _INTERNAL: Final = SpanKind.INTERNAL.value
 _UNSET: Final = StatusCode.UNSET.value
 _SLOTS: Final = attrgetter(  # in one go: to read a slot of a class that has `__getattr__` takes five times as long
@@ -170,8 +172,7 @@ class DeferredSpan(_Span):
     def fields(cls, spans: Sequence[DeferredSpan]) -> list[Fields]:
         """Return of spans that were deferred until they ended what the SDK would have told processors of them."""
         began = thread_time_ns()
-        digest_of = digests_of_known()
-        found = [_fields(span, digest_of) for span in spans]
+        found = _fields(spans)
         each_ns = (thread_time_ns() - began) // max(1, len(spans))
         for component, count in Counter([span._component for span in spans]).items():
             component.meter.recorded_later(count, each_ns)
@@ -228,54 +229,85 @@ class DeferredSpan(_Span):
 DeferredSpan.__name__ = _Span.__name__  # as the SDK's says of itself
 
 
-def _fields(span: DeferredSpan, digest_of: Callable[[Any], str | None]) -> Fields:
-    fate, component, context, arguments, known, variant, cpu_ns, result, sampling, parent, *rest = _SLOTS(span)
-    if not fate or type(fate[0]) is not int:
-        return fields_of((span._readable_span(),))[0]
-    start_time, end_time, thread, resource, deferral = rest
-    attributes = component.attributes.copy()
-    attributes[names.THREAD_ID] = thread
-    if variant is not None:
-        attributes[names.VARIANT] = variant
-        component.send_code(variant)
-    # As `add_rest`: nearly all arguments and results are ones that were captured before.
-    if arguments is not None:
-        (of_parameters, positional), args, kwargs = arguments
-        digest = None
-        if not kwargs and len(args) <= positional:
-            digest = digest_of(dict(zip(of_parameters, args)))  # noqa: B905  # to ask for the same lengths costs
-        if digest is not None:
-            attributes[names.INPUT_DIGEST] = digest
-        else:
-            span._add_arguments(attributes)
-    if known:
-        attributes |= known
-    if cpu_ns >= 0:
-        attributes[names.CPU_TIME_NS] = cpu_ns
-    if result is not NO_RESULT:
-        digest = digest_of(result)
-        if digest is not None:
-            attributes[names.OUTPUT_DIGEST] = digest
-        else:
-            span._add_result(attributes)
-    return (
-        component.name,
-        with_sampling(context, sampling) if sampling else context,
-        parent,
-        attributes,
-        0,
-        (),
-        0,
-        (),
-        0,
-        _INTERNAL,
-        _UNSET,
-        None,
-        start_time,
-        end_time,
-        resource,
-        deferral.tracer._instrumentation_scope,
-    )
+def _fields(spans: Sequence[DeferredSpan]) -> list[Fields]:
+    all_slots = list(map(_SLOTS, spans))
+    packed = list(map(_packed, all_slots))
+    kept, not_kept = set[bytes](), set[bytes]()
+    for slots, contents in zip(all_slots, packed, strict=True):
+        (kept if slots[_COMPONENT].capture == "full" else not_kept).update(contents)
+    digests: dict[bytes, str] = {}
+    try:
+        digests = keep_waited(kept - {b""}, not_kept - {b""})
+    except Exception as error:  # noqa: BLE001  # they are kept one by one
+        swallow(error)
+    found = []
+    for span, slots, (of_arguments, of_result) in zip(spans, all_slots, packed, strict=True):
+        fate, component, context, arguments, known, variant, cpu_ns, result, sampling, parent, *rest = slots
+        if not fate or type(fate[0]) is not int:
+            found.append(fields_of((span._readable_span(),))[0])
+            continue
+        start_time, end_time, thread, resource, deferral = rest
+        attributes = component.attributes.copy()
+        attributes[names.THREAD_ID] = thread
+        if variant is not None:
+            attributes[names.VARIANT] = variant
+            component.send_code(variant)
+        # As `add_rest`, except that most digests are made already.
+        if arguments is not None:
+            digest = digests.get(of_arguments)
+            if digest is not None:
+                attributes[names.INPUT_DIGEST] = digest
+            else:
+                span._add_arguments(attributes)
+        if known:
+            attributes |= known
+        if cpu_ns >= 0:
+            attributes[names.CPU_TIME_NS] = cpu_ns
+        if result is not NO_RESULT:
+            digest = digests.get(of_result)
+            if digest is not None:
+                attributes[names.OUTPUT_DIGEST] = digest
+            else:
+                span._add_result(attributes)
+        found.append(
+            (
+                component.name,
+                with_sampling(context, sampling) if sampling else context,
+                parent,
+                attributes,
+                0,
+                (),
+                0,
+                (),
+                0,
+                _INTERNAL,
+                _UNSET,
+                None,
+                start_time,
+                end_time,
+                resource,
+                deferral.tracer._instrumentation_scope,
+            )
+        )
+    return found
+
+
+def _packed(slots: tuple[Any, ...]) -> tuple[bytes, ...]:
+    """Return the contents of arguments and result of a span that was not made; none of what can't be packed."""
+    of_arguments = of_result = b""
+    arguments, result = slots[_ARGUMENTS], slots[_RESULT]
+    try:
+        if arguments is not None:
+            (of_parameters, positional), args, kwargs = arguments
+            if kwargs or len(args) > positional:
+                of_arguments = PACK(bound(of_parameters, args, kwargs, positional))
+            else:
+                of_arguments = PACK(dict(zip(of_parameters, args)))  # noqa: B905  # to ask for the same lengths costs
+        if result is not NO_RESULT:
+            of_result = PACK(result)
+    except Exception as error:  # noqa: BLE001  # such as a lone surrogate; `capture_waited` deals with it
+        swallow(error)
+    return of_arguments, of_result
 
 
 def deferred_span(component: Component, outer: Context) -> DeferredSpan | None:

@@ -39,6 +39,8 @@ _LARGE: Final = 1 << 63
 _SMALL_BYTES: Final = 128
 _REMEMBERED: Final = 4096
 """So many digests of small contents are kept: most results, and many arguments, are those of an earlier call."""
+_BETWEEN: Final = b"\xff"
+"""Stands between contents that are searched together: in no text, and no part of what a search may pass over."""
 _SCALAR: Final = frozenset(map(id, (type(None), bool, int, float, str)))
 _TEXT, _DICT, _LIST = id(str), id(dict), id(list)
 _TAG_LIKE: Final = re.compile(rb"[\xa1-\xbf]\$|\xd9.\$|\xda..\$|\xdb....\$", re.DOTALL)
@@ -125,6 +127,28 @@ def capture_waited(value: Any) -> Captured:
     except Exception as error:  # noqa: BLE001  # such as a lone surrogate; `capture` deals with it
         swallow(error)
     return capture(value)
+
+
+def digests_of_waited(contents: set[bytes]) -> dict[bytes, str]:
+    """Return by content the digests of values that could wait, and were packed: of many at once, which is quicker.
+
+    What `capture_waited` would change, or not take as it is, is left out.
+    """
+    if limits_of_settings() is not DEFAULT_LIMITS:
+        return {}
+    masker, max_bytes = default_masker(), DEFAULT_LIMITS.max_bytes
+    joined = _BETWEEN.join(contents)
+    if b"$" in joined or len(joined) > max_bytes:
+        contents = {content for content in contents if b"$" not in content and len(content) <= max_bytes}
+    known = masker.digests
+    new = contents.difference(known)
+    found = {content: known[content] for content in contents - new}
+    if masker.may_hold_secret_bytes(_BETWEEN.join(new)):
+        new = {content for content in new if not masker.may_hold_secret_bytes(content)}
+    for content in new:
+        found[content] = blake2b(content, digest_size=16).hexdigest()
+    _remember({content: found[content] for content in new if len(content) <= _SMALL_BYTES}, masker)
+    return found
 
 
 def bound(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], positional: int) -> dict[str, Any]:
@@ -238,10 +262,15 @@ def _captured(content: bytes, replayable: bool, masker: Masker) -> Captured:
             content, replayable = masked, replayable and masked is content
         digest = blake2b(content, digest_size=16).hexdigest()
         if is_clean and len(content) <= _SMALL_BYTES:
-            if len(masker.digests) >= _REMEMBERED:
-                masker.digests = {}
-            masker.digests[content] = digest
+            _remember({content: digest}, masker)
     return tuple.__new__(Captured, (content, digest, replayable, MEDIA_TYPE))
+
+
+def _remember(digests: dict[bytes, str], masker: Masker) -> None:
+    """Keep digests of small contents in which nothing was found."""
+    if len(masker.digests) + len(digests) > _REMEMBERED:
+        masker.digests = {}
+    masker.digests |= digests
 
 
 def _unknown(value: object) -> Captured:
