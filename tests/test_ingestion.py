@@ -89,7 +89,7 @@ def counted(component: str, calls: int = 5, recording_ns: int = 30) -> CallCount
 def test_what_waits_in_the_outbox_goes_with_the_spans(
     recorder: LmdbSpanExporter, outbox_of_test: outbox.Outbox, base: Path
 ) -> None:
-    """Payloads and code are in the journal before the spans that name them; counts come with the commit."""
+    """Payloads and code are in the journal with the spans that name them; counts come with the commit."""
     outbox_of_test.put_payload("d", "application/msgpack", True, b"\x01")
     outbox_of_test.put_code("v", lambda: Code("v", "m.f", "/m.py", 3, None, "def f(): ..."))
     waiting = [counted("f")]
@@ -98,8 +98,7 @@ def test_what_waits_in_the_outbox_goes_with_the_spans(
     with Journal.open(SessionPaths(base, "s").journal) as journal:
         blobs = [codec.decode(blob) for _, blob in journal.blobs()]
     assert [(len(batch.payloads), len(batch.code), len(batch), len(batch.counts)) for batch in blobs] == [
-        (1, 1, 0, 0),
-        (0, 0, 1, 0),
+        (1, 1, 1, 0),
         (0, 0, 0, 1),
     ]
     assert rows(base, "SELECT digest, size_bytes FROM payloads") == [("d", 1)]

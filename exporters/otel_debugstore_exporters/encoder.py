@@ -25,17 +25,22 @@ class Encoder(NamedTuple):
 
     pid: int
 
-    def spans(self, fields: Sequence[Fields]) -> bytes:
-        """Return ended spans as one blob."""
-        return self.blob(batch_from_fields(fields, self.pid))
+    def spans(self, fields: Sequence[Fields], beside: SpanBatch | None = None) -> bytes:
+        """Return ended spans, and contents that go with them (see `contents`), as one blob."""
+        batch = batch_from_fields(fields, self.pid)
+        if beside is not None:
+            batch.payloads, batch.code = beside.payloads, beside.code
+        return self.blob(batch)
 
     def counts(self, counts: list[CallCount]) -> bytes:
         """Return counts of calls as one blob."""
         return self.blob(SpanBatch(counts=counts, pid=self.pid))
 
-    def contents(self, payloads: Iterable[Payload], code: Iterable[Code]) -> Iterator[SpanBatch]:
+    def contents(self, payloads: Sequence[Payload], code: Iterable[Code]) -> Iterator[SpanBatch]:
         """Yield payloads and code in batches of about 1 MiB at most, or of one payload that is larger."""
         part, size = SpanBatch(pid=self.pid), 0
+        if sum([len(payload.content) for payload in payloads]) <= _PART_BYTES:  # nearly always
+            part.payloads, payloads = list(payloads), ()
         for payload in payloads:
             if part.payloads and size + len(payload.content) > _PART_BYTES:
                 yield part

@@ -29,7 +29,7 @@ import resource  # noqa: F401
 import threading
 import uuid  # noqa: F401
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,7 +47,7 @@ from otel_debugstore.experiments.keeper import KEEPER
 from otel_debugstore.fork import reset_after_fork
 from otel_debugstore.loading import loading
 from otel_debugstore.log import warn_once
-from otel_debugstore.outbox import OUTBOX, Code, Payload
+from otel_debugstore.outbox import OUTBOX
 from otel_debugstore.span_fields import Fields, fields_of
 from otel_debugstore_exporters.beside import WaitingCounts, take_beside
 from otel_debugstore_exporters.pending import PAYLOAD, Blob, PendingBlobs
@@ -55,6 +55,7 @@ from otel_debugstore_exporters.session import SessionPaths
 
 if TYPE_CHECKING:
     from otel_debugstore.experiments.keeping import Store
+    from otel_debugstore_exporters.batch import SpanBatch
     from otel_debugstore_exporters.encoder import Encoder
     from otel_debugstore_exporters.journal import Journal
 
@@ -125,8 +126,10 @@ class LmdbSpanExporter(SpanExporter):
         except Exception as error:  # noqa: BLE001  # whatever a value's own methods may raise
             self._add_one_by_one(self.add, spans, error)
             return
-        self._add_beside()  # also what became known of the spans just now
-        self._add_fields(fields)
+        contents = self._contents()  # also what became known of the spans just now
+        beside = contents.pop() if contents else None
+        self._add_contents(contents)
+        self._add_fields(fields, beside)
 
     def drop(self, reason: str, count: int) -> None:
         """Count spans that were lost; the next commit writes the count."""
@@ -158,10 +161,14 @@ class LmdbSpanExporter(SpanExporter):
             finally:
                 self._lock.release()
 
-    def _add_fields(self, fields: Sequence[Fields]) -> None:
+    def _add_fields(self, fields: Sequence[Fields], beside: SpanBatch | None = None) -> None:
+        """Encode spans, with contents that go with them: a blob more takes longer than those do."""
         try:
-            blob = Blob(_encoder().spans(fields), span_count=len(fields))
+            payload_count = 0 if beside is None else len(beside.payloads)
+            blob = Blob(_encoder().spans(fields, beside), len(fields), payload_count)
         except Exception as error:  # noqa: BLE001  # as above
+            if beside is not None:
+                self._add_contents((beside,))
             self._add_one_by_one(self._add_fields, fields, error)
         else:
             self._add_blob(blob)
@@ -177,27 +184,27 @@ class LmdbSpanExporter(SpanExporter):
         for span in spans:
             add((span,))
 
-    def _add_beside(self, *, with_counts: bool = False) -> None:
-        """Encode what waits in the outbox."""
+    def _contents(self, *, with_counts: bool = False) -> list[SpanBatch]:
+        """Take what waits in the outbox; return payloads and code, in batches of a bounded size."""
         taken = take_beside(with_counts=with_counts)
         if taken is None:
-            return
+            return []
         if taken.counts:
             self._counts.add(taken.counts)
         if taken.left_out:
             self._drops[PAYLOAD] += taken.left_out
-        if taken.payloads or taken.code:
-            self._add_contents(taken.payloads, taken.code)
-
-    def _add_contents(self, payloads: Sequence[Payload], code: Sequence[Code]) -> None:
+        if not taken.payloads and not taken.code:
+            return []
         try:
-            encoder = _encoder()
+            return list(_encoder().contents(taken.payloads, taken.code))
         except ImportError as error:
-            self._lose_payloads(len(payloads), error)
-            return
-        for batch in encoder.contents(payloads, code):
+            self._lose_payloads(len(taken.payloads), error)
+            return []
+
+    def _add_contents(self, contents: Iterable[SpanBatch]) -> None:
+        for batch in contents:
             try:
-                self._add_blob(Blob(encoder.blob(batch), payload_count=len(batch.payloads)))
+                self._add_blob(Blob(_encoder().blob(batch), payload_count=len(batch.payloads)))
             except Exception as error:  # noqa: BLE001
                 self._lose_payloads(len(batch.payloads), error)
 
@@ -218,7 +225,7 @@ class LmdbSpanExporter(SpanExporter):
         with_counts = is_asked or OUTBOX.has_silent_counts or now >= self._next_counts
         if with_counts:
             self._next_counts = now + _COUNTS_SECONDS
-        self._add_beside(with_counts=with_counts)
+        self._add_contents(self._contents(with_counts=with_counts))
         KEEPER.exchange()
         if self._is_settled():
             return True

@@ -231,9 +231,11 @@ DeferredSpan.__name__ = _Span.__name__  # as the SDK's says of itself
 
 def _fields(spans: Sequence[DeferredSpan]) -> list[Fields]:
     all_slots = list(map(_SLOTS, spans))
-    packed = list(map(_packed, all_slots))
+    packed: list[bytes] = []  # two a span, and no pairs: the garbage collector counts what lives on, and visits it
     kept, not_kept = set[bytes](), set[bytes]()
-    for slots, contents in zip(all_slots, packed, strict=True):
+    for slots in all_slots:
+        contents = _packed(slots)
+        packed += contents
         (kept if slots[_COMPONENT].capture == "full" else not_kept).update(contents)
     digests: dict[bytes, str] = {}
     try:
@@ -241,7 +243,7 @@ def _fields(spans: Sequence[DeferredSpan]) -> list[Fields]:
     except Exception as error:  # noqa: BLE001  # they are kept one by one
         swallow(error)
     found = []
-    for span, slots, (of_arguments, of_result) in zip(spans, all_slots, packed, strict=True):
+    for span, slots, of_arguments, of_result in zip(spans, all_slots, packed[::2], packed[1::2], strict=True):
         fate, component, context, arguments, known, variant, cpu_ns, result, sampling, parent, *rest = slots
         if not fate or type(fate[0]) is not int:
             found.append(fields_of((span._readable_span(),))[0])
