@@ -29,7 +29,7 @@ from recording import Memory, Sink
 INPUT, OUTPUT, CPU = "debugstore.input.digest", "debugstore.output.digest", "debugstore.cpu.time_ns"
 MEASURED: Final = ("debugstore.cpu.", "debugstore.memory.", "debugstore.io.")
 WAYS: Final = ["long", "quick"]
-"""How a call begins: as a `Call`, or by `begin_quickly`."""
+"""How a call begins: as a `Call`, or the quick way of `plain_wrapper`."""
 SDK_LOGGER: Final = "opentelemetry.sdk.trace"
 
 
@@ -173,7 +173,7 @@ def current() -> Any:
 
 
 def is_quick() -> bool:
-    """Return whether the call that goes on was begun by `begin_quickly`: there is no `Call` of it."""
+    """Return whether the call that goes on was begun the quick way: there is no `Call` of it."""
     call = otel_context.get_value(_CALL_KEY)
     return not isinstance(call, Call) or call.span is not current()
 

@@ -32,7 +32,7 @@ PATHS = {
     "calls.call": "begin Call.end Call.fail Call.resume Call.suspend Call.set_attribute Call.set_outcome Call._detach",
     "calls.decorators": "instrument Recording.__init__ Recording._leave RecordedBlock.__init__ RecordedBlock.close "
     "RecordedBlock.set_result RecordedBlock.set_attribute RecordedBlock.set_outcome",
-    "calls.quick": "begin_quickly end_quickly as_call _end_torn _let_go _detach",
+    "calls.quick": "plain_wrapper _as_call _end_torn _let_go _detach",
     "calls.recorded": "check_callable",
     "calls.steps": "continued _generated Steps.has_begun Steps.begin Steps.run Steps.finish Steps._begin "
     "_RecordedGenerator.send _RecordedGenerator.throw _RecordedGenerator.close RecordedAsyncGenerator.asend "

@@ -241,11 +241,7 @@ class Call:
                 attributes[names.LATE] = True
                 sampling = ""
             if type(span) is DeferredSpan:
-                span._known = {**(span._known or {}), **attributes}
-                span._sampling = sampling
-                if kept is not NO_RESULT:
-                    span._result = kept
-                is_ended = span.finish(ended)
+                is_ended = span.finish(ended, kept, attributes, sampling)
                 if not is_ended:
                     span.add_rest(attributes)
             if not is_ended:
@@ -390,6 +386,8 @@ def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Arguments
     component, span = call.component, call.span
     variant = component.variant()
     keeps_inputs = component.capture_args and OUTBOX.is_open
+    waits = False
+    attributes: dict[str, Any] = {}
     if type(span) is DeferredSpan:
         waits = (
             keeps_inputs
@@ -397,21 +395,18 @@ def _describe(call: Call, inputs: Mapping[str, Any] | None, arguments: Arguments
             and waiting_bytes(arguments[1]) >= 0
             and waiting_bytes(arguments[2].values()) >= 0
         )
-        span._thread, span._variant, attributes = call._thread, variant, span._known or {}
-        if waits:
-            span._arguments = arguments
-            return
-        span._known = attributes
     else:
         attributes = component.attributes.copy()
         attributes[names.THREAD_ID] = call._thread
         if variant is not None:
             attributes[names.VARIANT] = variant
             component.send_code(variant)
-    if keeps_inputs:
+    if keeps_inputs and not waits:
         if arguments is not None:
             keep_arguments(component, arguments, attributes)
         elif inputs is not None:
             keep_inputs(component, inputs, attributes)
-    if type(span) is not DeferredSpan:
+    if type(span) is DeferredSpan:
+        span.describe(call._thread, variant, arguments if waits else None, attributes)
+    else:
         write_attributes(span, attributes)

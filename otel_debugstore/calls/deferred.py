@@ -26,7 +26,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode, TraceFl
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from otel_debugstore import attributes as names
-from otel_debugstore.calls.component import Component
+from otel_debugstore.calls.component import Component, Parameters
 from otel_debugstore.calls.content import (
     Arguments,
     content_bytes,
@@ -52,63 +52,50 @@ _TRACE_ID, _FLAGS, _STATE, _IS_VALID = 0, 3, 4, 5  # of a SpanContext, which is 
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _new_tuple: Final = tuple.__new__
 _new: Final = object.__new__
-_COMPONENT, _ARGUMENTS, _RESULT = 1, 3, 7  # of what `_SLOTS` returns
 _INTERNAL: Final = SpanKind.INTERNAL.value
 _UNSET: Final = StatusCode.UNSET.value
+
+Begun = tuple[
+    Component,
+    Deferral,
+    SpanContext | None,
+    int,
+    str | None,
+    Parameters | None,
+    tuple[Any, ...],
+    dict[str, Any],
+    dict[str, Any] | None,
+]
+"""What a span begins with: its component, its deferral, its parent, the thread, the variant of the code; arguments that
+are still to be kept, with the parameters they are for, by place, and by name (parameters are None where there are
+none to be kept); and attributes that are known already.
+"""
+
 _SLOTS: Final = attrgetter(  # in one go: to read a slot of a class that has `__getattr__` takes five times as long
-    "_fate",
-    "_component",
-    "_context",
-    "_arguments",
-    "_known",
-    "_variant",
-    "_cpu_ns",
-    "_result",
-    "_sampling",
-    "_parent",
-    "_start_time",
-    "_end_time",
-    "_thread",
-    "_resource",
-    "_deferral",
+    "_fate", "_context", "_begun", "_start_time", "_cpu_ns", "_result", "_more"
 )
 
 
 class DeferredSpan(_Span):
-    """See the module's first lines. What has the name of a field of the SDK's span is that field."""
+    """See the module's first lines. What has the name of a field of the SDK's span is that field.
 
-    __slots__ = (
-        "_arguments",
-        "_component",
-        "_context",
-        "_cpu_ns",
-        "_deferral",
-        "_end_time",
-        "_fate",
-        "_known",
-        "_parent",
-        "_resource",
-        "_result",
-        "_sampling",
-        "_start_time",
-        "_thread",
-        "_variant",
-    )
+    It has few fields, since to set one costs up to half a microsecond where nothing is in the cache.
+    """
 
-    _arguments: Arguments | None
-    _component: Component
+    __slots__ = ("_begun", "_context", "_cpu_ns", "_fate", "_more", "_result", "_start_time")
+
+    _begun: Begun
     _context: SpanContext
-    _deferral: Deferral
     _fate: list[Any]
     """Empty while it is open and not made. Then first whatever came first: the span that was made, or its end time."""
+
+    # Not set before its end.
     _cpu_ns: int
-    """Negative if it is not known, or among what is `_known`."""
-    _known: dict[str, Any] | None
-    """Attributes that were made already."""
+    """Negative if it is not known, or among the attributes."""
     _result: Any
-    _sampling: str
-    _thread: int
-    _variant: str | None
+    """What is still to be kept, or `NO_RESULT`."""
+    _more: tuple[dict[str, Any], str] | None
+    """Further attributes, and what its trace state says of sampling."""
 
     is_deferred: Final = True
     """See `span_fields.Deferred`."""
@@ -119,10 +106,10 @@ class DeferredSpan(_Span):
             raise AttributeError(name)
         fate = self._fate
         if not fate:
-            fate.append(self._made(has_ended=False))
+            fate.append(self._made(end_time=None))
         made = fate[0]
         if type(made) is int:  # it has ended, maybe meanwhile
-            self._end_time, made = made, self._made(has_ended=True)
+            made = self._made(end_time=made)
         made.__dict__.update(self.__dict__)  # what others keep there
         self.__dict__ = made.__dict__
         return getattr(made, name)
@@ -132,37 +119,54 @@ class DeferredSpan(_Span):
         _ = self._lock
         return super().__reduce_ex__(protocol)
 
-    def finish(self, end_time: int) -> bool:
+    def is_recording(self) -> bool:
+        """Return whether it is open."""
+        fate = self._fate
+        return not fate or (type(fate[0]) is not int and super().is_recording())
+
+    def describe(
+        self, thread: int, variant: str | None, arguments: Arguments | None, known: dict[str, Any] | None
+    ) -> None:
+        """Say what is known at the begin: see `Begun`."""
+        component, deferral, parent, *_ = self._begun
+        parameters, args, by_name = (None, (), {}) if arguments is None else arguments
+        self._begun = component, deferral, parent, thread, variant, parameters, args, by_name, known
+
+    def finish(self, end_time: int, result: Any, attributes: dict[str, Any], sampling: str) -> bool:
         """End the span, if nobody has looked at it, and nobody else is to be told of it.
 
         Args:
             end_time: Nanoseconds since 1970.
+            result: What is to be kept of its result, a value that could wait, or `NO_RESULT`.
+            attributes: Those that became known.
+            sampling: What its trace state says of how it was sampled.
 
         Returns:
             Whether it was ended. If not, it is an ordinary span, and lacks what `add_rest` adds.
         """
-        size, arguments = SPAN_BYTES, self._arguments
-        if arguments is not None:
-            size += waiting_bytes(arguments[1]) + waiting_bytes(arguments[2].values())
-        if self._result is not NO_RESULT:
-            size += waiting_bytes((self._result,))
-        if self._known:
-            size += content_bytes(self._known)
-        fate, deferral = self._fate, self._deferral
+        self._cpu_ns, self._result, self._more = -1, result, (attributes, sampling)
+        _, deferral, _, _, _, parameters, args, by_name, known = self._begun
+        size = SPAN_BYTES + content_bytes(attributes)
+        if parameters is not None:
+            size += waiting_bytes(args) + waiting_bytes(by_name.values())
+        if result is not NO_RESULT:
+            size += waiting_bytes((result,))
+        if known:
+            size += content_bytes(known)
+        fate = self._fate
         if fate or deferral.told._span_processors is not deferral.processors:
             return False
         fate.append(end_time)
         if fate[0] is not end_time:  # another thread was faster
             return False
-        self._end_time = end_time
         deferral.processor.on_end_deferred(self, size)
         return True
 
     def add_rest(self, attributes: dict[str, Any]) -> None:
         """Add the attributes that a span that was made before its end lacks; keep arguments and result."""
-        self._add_arguments(attributes)
-        if self._known:
-            attributes |= self._known
+        self._add_known(attributes)
+        if self._more is not None:
+            attributes |= self._more[0]
         if self._cpu_ns >= 0:
             attributes[names.CPU_TIME_NS] = self._cpu_ns
         if self._result is not NO_RESULT:
@@ -174,54 +178,53 @@ class DeferredSpan(_Span):
         began = thread_time_ns()
         found = _fields(spans)
         each_ns = (thread_time_ns() - began) // max(1, len(spans))
-        for component, count in Counter([span._component for span in spans]).items():
+        for component, count in Counter([span._begun[0] for span in spans]).items():
             component.meter.recorded_later(count, each_ns)
         return found
 
-    def _made(self, *, has_ended: bool) -> _Span:
-        """Return the span that the SDK would have made."""
-        tracer, attributes = self._deferral.tracer, self._first_attributes()
-        if has_ended:
-            self.add_rest(attributes)
+    def _made(self, *, end_time: int | None) -> _Span:
+        """Return the span that the SDK would have made; None is one that is open."""
+        component, deferral, parent, thread, variant, *_ = self._begun
+        tracer, attributes = deferral.tracer, component.attributes.copy()
+        attributes[names.THREAD_ID] = thread
+        if variant is not None:
+            attributes[names.VARIANT] = variant
+            component.send_code(variant)
+        if end_time is None:
+            self._add_known(attributes)
         else:
-            self._add_arguments(attributes)
-            if self._known:
-                attributes |= self._known
+            self.add_rest(attributes)
         made = _Span(
-            self._component.name,
+            component.name,
             self._context,
-            self._parent,
+            parent,
             tracer.sampler,
-            resource=self._resource,
+            resource=tracer.resource,
             attributes=attributes,
             span_processor=tracer.span_processor,
             instrumentation_info=tracer.instrumentation_info,
             limits=tracer._span_limits,
             instrumentation_scope=tracer._instrumentation_scope,
         )
-        if has_ended:
+        if end_time is not None:
+            made._end_time = end_time
             made._attributes._immutable = True  # type: ignore[union-attr]
         return made
 
-    def _first_attributes(self) -> dict[str, Any]:
-        attributes = self._component.attributes.copy()
-        attributes[names.THREAD_ID] = self._thread
-        if self._variant is not None:
-            attributes[names.VARIANT] = self._variant
-            self._component.send_code(self._variant)
-        return attributes
-
-    def _add_arguments(self, attributes: dict[str, Any]) -> None:
-        arguments = self._arguments
-        if arguments is not None:
+    def _add_known(self, attributes: dict[str, Any]) -> None:
+        """Add what was known at the begin; keep the arguments."""
+        component, _, _, _, _, parameters, args, by_name, known = self._begun
+        if parameters is not None:
             try:
-                keep_waited_arguments(self._component, arguments, attributes)
+                keep_waited_arguments(component, (parameters, args, by_name), attributes)
             except Exception as error:  # noqa: BLE001  # a span without them is better than none
                 swallow(error)
+        if known:
+            attributes |= known
 
     def _add_result(self, attributes: dict[str, Any]) -> None:
         try:
-            keep_waited_result(self._component, self._result, attributes)
+            keep_waited_result(self._begun[0], self._result, attributes)
         except Exception as error:  # noqa: BLE001  # a span without it is better than none
             swallow(error)
 
@@ -233,10 +236,10 @@ def _fields(spans: Sequence[DeferredSpan]) -> list[Fields]:
     all_slots = list(map(_SLOTS, spans))
     packed: list[bytes] = []  # two a span, and no pairs: the garbage collector counts what lives on, and visits it
     kept, not_kept = set[bytes](), set[bytes]()
-    for slots in all_slots:
-        contents = _packed(slots)
+    for _, _, begun, _, _, result, _ in all_slots:
+        contents = _packed(begun, result)
         packed += contents
-        (kept if slots[_COMPONENT].capture == "full" else not_kept).update(contents)
+        (kept if begun[0].capture == "full" else not_kept).update(contents)
     digests: dict[bytes, str] = {}
     try:
         digests = keep_waited(kept - {b""}, not_kept - {b""})
@@ -244,25 +247,29 @@ def _fields(spans: Sequence[DeferredSpan]) -> list[Fields]:
         swallow(error)
     found = []
     for span, slots, of_arguments, of_result in zip(spans, all_slots, packed[::2], packed[1::2], strict=True):
-        fate, component, context, arguments, known, variant, cpu_ns, result, sampling, parent, *rest = slots
-        if not fate or type(fate[0]) is not int:
+        fate, context, begun, start_time, cpu_ns, result, more = slots
+        if type(fate[0]) is not int:
             found.append(fields_of((span._readable_span(),))[0])
             continue
-        start_time, end_time, thread, resource, deferral = rest
+        component, deferral, parent, thread, variant, parameters, _, _, known = begun
         attributes = component.attributes.copy()
         attributes[names.THREAD_ID] = thread
         if variant is not None:
             attributes[names.VARIANT] = variant
             component.send_code(variant)
         # As `add_rest`, except that most digests are made already.
-        if arguments is not None:
+        if parameters is not None:
             digest = digests.get(of_arguments)
             if digest is not None:
                 attributes[names.INPUT_DIGEST] = digest
             else:
-                span._add_arguments(attributes)
+                span._add_known(attributes)
         if known:
             attributes |= known
+        if more is not None:
+            attributes |= more[0]
+            if more[1]:
+                context = with_sampling(context, more[1])
         if cpu_ns >= 0:
             attributes[names.CPU_TIME_NS] = cpu_ns
         if result is not NO_RESULT:
@@ -274,7 +281,7 @@ def _fields(spans: Sequence[DeferredSpan]) -> list[Fields]:
         found.append(
             (
                 component.name,
-                with_sampling(context, sampling) if sampling else context,
+                context,
                 parent,
                 attributes,
                 0,
@@ -286,23 +293,23 @@ def _fields(spans: Sequence[DeferredSpan]) -> list[Fields]:
                 _UNSET,
                 None,
                 start_time,
-                end_time,
-                resource,
+                fate[0],
+                deferral.tracer.resource,
                 deferral.tracer._instrumentation_scope,
             )
         )
     return found
 
 
-def _packed(slots: tuple[Any, ...]) -> tuple[bytes, ...]:
-    """Return the contents of arguments and result of a span that was not made; none of what can't be packed."""
+def _packed(begun: Begun, result: Any) -> tuple[bytes, bytes]:
+    """Return the contents of arguments and result of a span; none of what can't be packed."""
     of_arguments = of_result = b""
-    arguments, result = slots[_ARGUMENTS], slots[_RESULT]
+    _, _, _, _, _, parameters, args, by_name, _ = begun
     try:
-        if arguments is not None:
-            (of_parameters, positional), args, kwargs = arguments
-            if kwargs or len(args) > positional:
-                of_arguments = PACK(bound(of_parameters, args, kwargs, positional))
+        if parameters is not None:
+            of_parameters, positional = parameters
+            if by_name or len(args) > positional:
+                of_arguments = PACK(bound(of_parameters, args, by_name, positional))
             else:
                 of_arguments = PACK(dict(zip(of_parameters, args)))  # noqa: B905  # to ask for the same lengths costs
         if result is not NO_RESULT:
@@ -334,11 +341,8 @@ def deferred_span(component: Component, outer: Context) -> DeferredSpan | None:
     if not trace_id or not span_id:
         return None
     span: DeferredSpan = _new(DeferredSpan)
-    span._component, span._deferral, span._resource = component, deferral, tracer.resource
     span._context = _new_tuple(SpanContext, (trace_id, span_id, False, flags, state, True))
-    span._parent, span._start_time, span._end_time = parent, 0, None
-    span._known, span._fate, span._cpu_ns = None, [], -1
-    span._arguments, span._result, span._sampling = None, NO_RESULT, ""
+    span._begun, span._fate, span._start_time = (component, deferral, parent, 0, None, None, (), {}, None), [], 0
     return span
 
 

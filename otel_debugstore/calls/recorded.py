@@ -11,34 +11,24 @@ import copy
 import inspect
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter_ns
-from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType
+from types import FunctionType
 from typing import Any, Final
 
 import wrapt
 
-from otel_debugstore.calls.call import begin
 from otel_debugstore.calls.component import Component
-from otel_debugstore.calls.quick import as_call, begin_quickly, end_quickly
+from otel_debugstore.calls.quick import UNBOUND, Wrapper, plain_wrapper
 from otel_debugstore.calls.steps import (
     RecordedAsyncGenerator,
     RecordedCoroutine,
     Steps,
-    continued,
     recorded_generator,
 )
 from otel_debugstore.calls.trouble import trouble
-from otel_debugstore.calls.unsampled import count_unsampled
 from otel_debugstore.errors import ConfigurationError
 
-_RUN_LATER: Final = frozenset((CoroutineType, GeneratorType, AsyncGeneratorType))
-_UNBOUND: Final = object()
-"""What wrapt says a plain function is bound to (see `RecordedFunction._self_wrap`)."""
 _BASE: Final[Any] = wrapt.FunctionWrapper.__mro__[1]
 """Which is told what the function is bound to, and how functions of its kind are."""
-
-Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
-"""What wrapt calls: the function (bound), what it is bound to, and the arguments."""
 
 
 class _BoundRecordedFunction(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
@@ -72,7 +62,7 @@ class RecordedFunction(wrapt.FunctionWrapper):  # type: ignore[type-arg]
         error away that says no: more than half of what a call through wrapt takes. It does not ask if that is known.
         """
         if type(function) is FunctionType:
-            _BASE.__init__(self, function, _UNBOUND, wrapper, is_on, "function")
+            _BASE.__init__(self, function, UNBOUND, wrapper, is_on, "function")
         else:
             super().__init__(function, wrapper, is_on)
 
@@ -112,75 +102,14 @@ def call_wrapper(function: Any, component: Component) -> Wrapper:
         return _stepwise(component, RecordedCoroutine)
     if inspect.isgeneratorfunction(plain):
         return _stepwise(component, recorded_generator)
-    return _plain(component)
-
-
-def _plain(component: Component) -> Wrapper:
-    meter = component.meter
-    runs_later: bool | None = None  # whether it has returned a coroutine or generator; at first nobody knows
-
-    def call(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        nonlocal runs_later
-        if meter.skip > 0:
-            # Not sampled. This is the path of a million calls a second: nothing here that could be elsewhere.
-            meter.skip -= 1
-            began = perf_counter_ns()
-            try:
-                result = wrapped(*args, **kwargs)
-            except BaseException as error:
-                count_unsampled(component, perf_counter_ns() - began, error)
-                raise
-            if runs_later is not False and (later := continued(result, component, None, began)) is not None:
-                return later
-            duration_ns = perf_counter_ns() - began
-            if duration_ns > meter.late_ns:
-                count_unsampled(component, duration_ns, None)
-            else:
-                meter.call_count += 1
-                meter.duration_ns += duration_ns
-            return result
-        is_bound = instance is not _UNBOUND and instance is not None
-        parameters = component.bound_parameters if is_bound else component.parameters
-        quick = begin_quickly(component, parameters, args, kwargs)
-        recorded = begin(component, arguments=(parameters, args, kwargs)) if quick is None else None
-        try:
-            result = wrapped(*args, **kwargs)
-        except BaseException as error:
-            if quick is not None:
-                recorded = as_call(quick)
-            if recorded is not None:
-                recorded.fail(error)
-            raise
-        if quick is not None:
-            kind = type(result)  # compared one by one: to look it up in a set is ten cache lines more
-            if (
-                runs_later is False
-                and kind is not CoroutineType
-                and kind is not GeneratorType
-                and kind is not AsyncGeneratorType
-            ):
-                end_quickly(component, quick, result)
-                return result
-            recorded = as_call(quick)
-        if recorded is None:
-            return result
-        # A plain function that calls an asynchronous one or a generator function, such as a lambda.
-        if type(result) in _RUN_LATER and (later := continued(result, component, recorded)) is not None:
-            runs_later = True
-            return later
-        if runs_later is None:
-            runs_later = False
-        recorded.end(result)
-        return result
-
-    return call
+    return plain_wrapper(component)
 
 
 def _stepwise(component: Component, kind: Callable[[Any, Steps], Any]) -> Wrapper:
     def call(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         made = wrapped(*args, **kwargs)
         try:
-            is_bound = instance is not _UNBOUND and instance is not None
+            is_bound = instance is not UNBOUND and instance is not None
             parameters = component.bound_parameters if is_bound else component.parameters
             return kind(made, Steps(component, (parameters, args, kwargs)))
         except Exception as error:  # noqa: BLE001  # see `trouble`

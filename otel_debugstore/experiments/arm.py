@@ -14,7 +14,8 @@ from typing import Any, Final, Protocol
 
 from otel_debugstore import attributes as names
 from otel_debugstore.calls.component import Component
-from otel_debugstore.calls.recorded import RecordedFunction, Wrapper, call_wrapper
+from otel_debugstore.calls.quick import Wrapper
+from otel_debugstore.calls.recorded import RecordedFunction, call_wrapper
 from otel_debugstore.errors import ConfigurationError
 from otel_debugstore.layers import Layer
 
