@@ -136,11 +136,12 @@ class SigtermWatch:
         Returns:
             Whether one has come and is not handled yet, so that this has to be called again after `PATIENCE_SECONDS`.
         """
-        if self._is_flushing or not self._is_installed():
+        if self._is_flushing or self._ours is None or not self._is_installed():
             return False
-        now = Clock.monotonic()
-        if not _is_used_up(_get_action()):
-            self.arm()  # it may not have been possible before
+        action, now = _get_action(), Clock.monotonic()
+        if not _is_used_up(action):
+            if not _is_same(action, self._ours):
+                self.arm()  # it may not have been possible before
         elif self._seen_at is None:
             self._seen_at = now
             return True

@@ -334,9 +334,14 @@ class _NotYetError(Exception):
 
 
 def _encoder() -> Encoder:
+    return _encoder_type()(os.getpid())
+
+
+@functools.cache
+def _encoder_type() -> type[Encoder]:
     with loading("otel_debugstore_exporters.encoder"):
         from otel_debugstore_exporters.encoder import Encoder
-    return Encoder(os.getpid())
+    return Encoder
 
 
 def _experiments(base_path: Path) -> Store:
