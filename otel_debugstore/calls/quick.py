@@ -185,7 +185,7 @@ def plain_wrapper(component: Component) -> Wrapper:
                 if of_result >= 0:
                     span._result = result
                     size += of_result
-                else:
+                elif not fate:  # else `Call.end` keeps it, if the span is open
                     kept: dict[str, Any] = {}
                     span._more = kept, ""
                     keep_result(component, result, kept)
