@@ -24,7 +24,7 @@ from otel_debugstore.secret_names import MODIFIERS, SecretNames
 from otel_debugstore.secret_values import MARK, SecretValues
 
 _PIECE: Final = 1 << 16
-_LONGEST_NEEDLE: Final = 64
+_LONGEST_FLAG: Final = 64
 _HEAD_MARGIN: Final = 1024
 """What is read beyond a cut, so that a secret which lies across it is recognised."""
 _MAX_DEPTH: Final = 64
@@ -32,6 +32,7 @@ _REMEMBERED: Final = 8192
 _REMEMBERED_LENGTH: Final = 128
 _PAIRS: Final = tuple((name, value) for value in ("value", "Value") for name in ("name", "key", "Name", "Key"))
 _END: Final = "\0"
+_LONGEST_END: Final = 4 * (1 + max(map(len, MODIFIERS))) + 1
 _END_OF_KEY: Final = f"(?:[_.-]?(?:{'|'.join(sorted(MODIFIERS))}|[0-9])){{0,4}}[\x80-\xff]".encode("latin-1")
 """What follows the name of a secret where that is a key: in MessagePack mostly a byte that is no ASCII."""
 _NO_WORD: Final = (
@@ -62,8 +63,11 @@ class Masker:
         ordinary = {needle for needle in self._names.ordinary_needles() if self._by_needle.get(needle) == [None]}
         expression = _alternatives(needle + _END * (needle in ordinary) for needle in self._by_needle)
         self._search: Final[Callable[..., re.Match[str] | None]] = re.compile(expression.replace(_END, _NO_WORD)).search
-        with_keys = _alternatives([*self._by_needle, *(name + _END for name in self._names.only_keys())])
+        only_keys = set(self._names.only_keys())
+        with_keys = _alternatives([*self._by_needle, *(name + _END for name in only_keys)])
         self._search_bytes: Final = Pattern(with_keys.encode().replace(_END.encode(), _END_OF_KEY)).search
+        needles = (*self._by_needle, *only_keys)
+        self._overlap: Final = max([len(needle.encode()) for needle in needles]) + _LONGEST_END
         self._kinds: dict[str, str | None] = {}
         self._clean: set[str] = set()
         self.digests: dict[bytes, str] = {}
@@ -103,7 +107,7 @@ class Masker:
 
     def flag_kind(self, flag: object, value: object) -> str | None:
         """Return which secret a value is that comes after a flag in a command line: `["--password", value]`."""
-        if not (isinstance(flag, str) and flag[:1] == "-" and len(flag) <= _LONGEST_NEEDLE and "=" not in flag):
+        if not (isinstance(flag, str) and flag[:1] == "-" and len(flag) <= _LONGEST_FLAG and "=" not in flag):
             return None
         kind = None if isinstance(value, str) and value[:2] == "--" else self.key_kind(flag)
         return kind if kind is not None and self.is_secret(kind, value) else None
@@ -158,7 +162,7 @@ class Masker:
         lowered = data.lower()
         if len(data) <= _PIECE:
             return self._search_bytes(lowered) is not None
-        return any(self._search_bytes(lowered, start, end) is not None for start, end in _pieces(len(lowered)))
+        return any(self._search_bytes(lowered, start, end) is not None for start, end in self._pieces(len(lowered)))
 
     def mask_attributes(self, attributes: Mapping[str, Any], depth: int = 0) -> Mapping[str, Any]:
         """Return attributes of a span or an event without secrets; the same object if there are none."""
@@ -204,7 +208,7 @@ class Masker:
         if len(lowered) != len(text):  # a few letters have longer lower-case forms; places must stay the same
             lowered = text.translate(_LOWER)
         spans: list[Span] = []
-        for start, end in _pieces(len(lowered)):
+        for start, end in self._pieces(len(lowered)):
             position = max(start, spans[-1][1]) if spans else start
             while (hit := self._search(lowered, position, end)) is not None:
                 span = self._span_at(text, hit.start(), hit.group())
@@ -216,6 +220,11 @@ class Masker:
         for pattern in self._patterns:
             spans += [(*found.span(), "custom") for found in pattern.finditer(text) if found.group()]
         return _merged(spans) if len(spans) > 1 else spans
+
+    def _pieces(self, length: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts to search one after the other; each needle lies wholly in one, with what ends a key."""
+        for start in range(0, length, _PIECE):
+            yield start, min(length, start + _PIECE + self._overlap)
 
     def _span_at(self, text: str, position: int, needle: str) -> Span | None:
         for rule in self._by_needle[needle]:
@@ -275,12 +284,6 @@ def _alternatives(needles: Iterable[str]) -> str:
         by_letter.setdefault(needle[0], []).append(needle[1:])
     branches = [re.escape(letter) + _alternatives(rest) for letter, rest in by_letter.items()]
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
-
-
-def _pieces(length: int) -> Iterator[tuple[int, int]]:
-    """Return the parts to search one after the other; each needle lies wholly in one."""
-    for start in range(0, length, _PIECE):
-        yield start, min(length, start + _PIECE + _LONGEST_NEEDLE)
 
 
 def _matched(rule: Rule, text: str, position: int) -> Span | None:

@@ -41,10 +41,12 @@ from deferring import (
 )
 from otel_debugstore import tool
 from otel_debugstore.calls import content, deferred, quick
+from otel_debugstore.calls.call import Call
 from otel_debugstore.calls.component import Component
 from otel_debugstore.calls.recorded import RecordedFunction
 from otel_debugstore.outbox import OUTBOX
 from otel_debugstore.payload.capture import capture
+from otel_debugstore.span_fields import fields_of
 from recording import Memory
 
 # Threads.
@@ -284,6 +286,54 @@ def test_a_look_at_any_line(
     assert not logged
 
 
+def end_it(span: Any) -> None:
+    """Do what shows that a span has begun: only then may it be ended."""
+    assert span.start_time > 10**18
+    span.end()
+
+
+LOOKS: Final[dict[str, Callable[[Any], object]]] = {
+    "end": end_it,
+    "to_json": lambda span: span.to_json(),
+    "export": lambda span: fields_of((span,)),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("way", WAYS)
+def test_another_look_at_any_line(memory: Recorded, way: str, look: str, logged: list[str]) -> None:
+    """Wherever somebody ends the current span, or exports it: it is recorded once, with its times."""
+    errors: list[BaseException] = []
+    looked_at: list[Any] = []
+
+    def act() -> None:
+        try:
+            if (span := current()) is not trace.INVALID_SPAN:
+                looked_at.append(span)
+                LOOKS[look](span)
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    def work(number: int) -> int:
+        return number
+
+    component = Component("tool", "work", work)
+    call: Callable[[int], int] = RecordedFunction(work, component)
+    call(5)
+    memory.new()
+    for number in range(1, 2000):
+        begins(way, component)
+        at = AtEvent(number, act)
+        assert at.trace(lambda: call(5)) == 5
+        if at.left > 0:
+            break
+        span = memory.one()
+        assert not errors, number
+        assert 10**18 < (span.start_time or 0) <= (span.end_time or 0), number
+    assert len(looked_at) > 10
+    assert not logged
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_processor_added_at_any_line(way: str, logged: list[str]) -> None:
     """Whenever it comes while a call goes on or ends, it is told of the span's end once and in full, or not at all."""
@@ -454,6 +504,54 @@ def test_an_interrupted_end_keeps_the_span(monkeypatch: pytest.MonkeyPatch) -> N
         OUTBOX.is_open = is_open
     assert trace.get_current_span() is trace.INVALID_SPAN
     assert len(memory.spans()) == 42
+
+
+def test_an_interrupted_end_of_a_span_that_was_looked_at_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when all is done, while that returns: the call is not ended again."""
+    provider, sink = provided()
+    call = prepared("quick", lambda: current().set_attribute("key", 1))
+    cells = call._self_wrapper.__closure__  # type: ignore[attr-defined]
+    (component,) = [cell.cell_contents for cell in cells if isinstance(cell.cell_contents, Component)]
+    before, ends = component.meter.recorded_count, Call.end
+
+    def end_and_interrupt(self: Call, result: Any) -> None:
+        ends(self, result)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Call, "end", end_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    provider.force_flush()
+    assert component.meter.recorded_count - before == 1
+    assert len(sink.spans) == 2
+    assert current() is trace.INVALID_SPAN
+
+
+def test_spans_that_are_open_can_be_exported() -> None:
+    """By the program itself, among others: as the SDK's can, with what is known of them by then."""
+    provided()
+    found: list[Any] = []
+    done: list[Any] = []
+
+    def work(number: int) -> None:
+        if number == 2:
+            current().set_attribute("key", 1)
+        if number > 1:
+            found.append(fields_of([*done, current()]))
+        elif number == 1:
+            done.append(current())
+
+    component = Component("tool", "work", work)
+    call: Callable[[int], None] = RecordedFunction(work, component)
+    for number in range(4):
+        call(number)
+        begins("quick", component)
+    end_time = 13
+    for number, (of_ended, of_open) in zip((2, 3), found, strict=True):
+        assert of_ended[end_time] is not None
+        assert of_open[end_time] is None
+        assert of_ended[3][INPUT] == capture({"number": 1}).digest
+        assert of_open[3][INPUT] == capture({"number": number}).digest
 
 
 @pytest.mark.parametrize("reading", [1, 2, 3, 4])

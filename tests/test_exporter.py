@@ -18,7 +18,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanKind
 
 from otel_debugstore.active_session import owns_session
+from otel_debugstore.outbox import OUTBOX, Code, Payload
+from otel_debugstore.payload.capture import MEDIA_TYPE
 from otel_debugstore_exporters import codec, pending
+from otel_debugstore_exporters.encoder import Encoder
 from otel_debugstore_exporters.exporter import LmdbSpanExporter
 from otel_debugstore_exporters.journal import Journal, JournalWriteError
 from otel_debugstore_exporters.session import SessionPaths
@@ -221,6 +224,36 @@ def test_the_last_commit_counts_what_the_disk_refuses(
     assert names(tmp_path) == {"span 0": 1}
     assert drops(tmp_path) == {"queue_full": 5, "disk": 14}
     assert len(logged) == 1
+
+
+def test_contents_come_in_parts_of_a_bounded_size() -> None:
+    """Payloads and code are counted together."""
+    payloads = [Payload(f"{number:032}", MEDIA_TYPE, True, bytes(100_000)) for number in range(10)]
+    code = [Code(str(number), "name", source="#" * 100_000) for number in range(15)]
+    parts = list(Encoder(1).contents(payloads, code))
+    assert [(len(part.payloads), len(part.code)) for part in parts] == [(10, 0), (0, 10), (0, 5)]
+    assert [part.content_bytes for part in parts] == [1_000_000, 1_000_000, 500_000]
+
+
+def test_large_contents_take_no_spans_with_them(
+    tmp_path: Path, spans: list[ReadableSpan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is room for the spans of a batch, but not for what they were given, the spans are kept."""
+    made = LmdbSpanExporter(base_path=tmp_path, session_id="s")
+    real = Journal.append
+
+    def append(self: Journal, blobs: Any, dropped: Any = None) -> None:
+        if sum(map(len, blobs)) > 60_000:
+            raise JournalWriteError("no space")
+        real(self, blobs, dropped)
+
+    monkeypatch.setattr(Journal, "append", append)
+    for number in range(10):
+        OUTBOX.put_payload(f"{number:032}", MEDIA_TYPE, True, os.urandom(10_000))
+    made.add(spans)
+    made.shutdown()
+    assert names(tmp_path) == {f"span {i}": 1 for i in range(10)}
+    assert drops(tmp_path) == {"payload": 10}
 
 
 def test_the_last_commit_counts_nothing_if_all_fits_in_parts(

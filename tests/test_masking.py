@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -296,6 +297,16 @@ def test_secret_across_pieces_of_a_long_text() -> None:
         assert MASKER.find(text) == ("stripe key",)
         assert MASKER.may_hold_secret([text])
         assert MASKER.may_hold_secret_bytes(text.encode())
+
+
+def test_long_name_of_a_secret_across_pieces() -> None:
+    """A user's rule may name what is longer than any name of ours; a key may end with more words."""
+    name = "abcdefghij" * 9
+    with_it = Masker([name])
+    for key in (name, "pin_value_value_value_value"):
+        for offset in (-130, -100, -90, -70, -29, -20, -10, 0):
+            content = msgpack.packb({key: "1234"})
+            assert with_it.may_hold_secret_bytes(b"." * ((1 << 16) + offset) + content), (key, offset)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.needles[0])

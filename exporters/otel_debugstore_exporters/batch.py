@@ -150,6 +150,11 @@ class SpanBatch:
         """Whether there is nothing in it, neither spans nor anything beside them."""
         return not (self.attributes or self.payloads or self.code or self.counts)
 
+    @property
+    def content_bytes(self) -> int:
+        """How many bytes payloads and code take, texts taken for ASCII."""
+        return sum([len(one.content) for one in self.payloads]) + sum([len(one.source or "") for one in self.code])
+
     def record(self, row: int) -> SpanRecord:
         """Return the span at `row`."""
         parent = self.parent_ids[8 * row : 8 * row + 8]

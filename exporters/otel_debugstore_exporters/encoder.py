@@ -39,8 +39,9 @@ class Encoder(NamedTuple):
     def contents(self, payloads: Sequence[Payload], code: Iterable[Code]) -> Iterator[SpanBatch]:
         """Yield payloads and code in batches of about 1 MiB at most, or of one payload that is larger."""
         part, size = SpanBatch(pid=self.pid), 0
-        if sum([len(payload.content) for payload in payloads]) <= _PART_BYTES:  # nearly always
-            part.payloads, payloads = list(payloads), ()
+        total = sum([len(payload.content) for payload in payloads])
+        if total <= _PART_BYTES:  # nearly always
+            part.payloads, payloads, size = list(payloads), (), total
         for payload in payloads:
             if part.payloads and size + len(payload.content) > _PART_BYTES:
                 yield part

@@ -65,6 +65,8 @@ _REOPEN_SECONDS: Final = 5.0
 _SYNC_SECONDS: Final = 5.0
 _COUNTS_SECONDS: Final = 5.0
 _LOCK_SECONDS: Final = 0.1
+_BESIDE_BYTES: Final = 1 << 16
+"""Contents of more bytes have a blob of their own: a disk that is nearly full may still have room for the spans."""
 _LAST_SECONDS: Final = 1.0
 """So long the last commit tries to write single blobs that a disk refuses together."""
 
@@ -127,7 +129,7 @@ class LmdbSpanExporter(SpanExporter):
             self._add_one_by_one(self.add, spans, error)
             return
         contents = self._contents()  # also what became known of the spans just now
-        beside = contents.pop() if contents else None
+        beside = contents.pop() if contents and contents[-1].content_bytes <= _BESIDE_BYTES else None
         self._add_contents(contents)
         self._add_fields(fields, beside)
 
@@ -162,7 +164,7 @@ class LmdbSpanExporter(SpanExporter):
                 self._lock.release()
 
     def _add_fields(self, fields: Sequence[Fields], beside: SpanBatch | None = None) -> None:
-        """Encode spans, with contents that go with them: a blob more takes longer than those do."""
+        """Encode spans, and contents that go in the same blob: to write one more takes longer than to encode them."""
         try:
             payload_count = 0 if beside is None else len(beside.payloads)
             blob = Blob(_encoder().spans(fields, beside), len(fields), payload_count)

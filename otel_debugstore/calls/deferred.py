@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 from random import getrandbits
-from time import thread_time_ns
+from time import thread_time_ns, time_ns
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -233,7 +233,10 @@ DeferredSpan.__name__ = _Span.__name__  # as the SDK's says of itself
 
 
 def _fields(spans: Sequence[DeferredSpan]) -> list[Fields]:
-    all_slots = list(map(_SLOTS, spans))
+    try:
+        all_slots = list(map(_SLOTS, spans))
+    except AttributeError:  # one is open, and somebody else exports it
+        return [_fields((span,))[0] for span in spans] if len(spans) > 1 else fields_of((spans[0]._readable_span(),))
     packed: list[bytes] = []  # two a span, and no pairs: the garbage collector counts what lives on, and visits it
     kept, not_kept = set[bytes](), set[bytes]()
     for _, _, begun, _, _, result, _ in all_slots:
@@ -248,7 +251,7 @@ def _fields(spans: Sequence[DeferredSpan]) -> list[Fields]:
     found = []
     for span, slots, of_arguments, of_result in zip(spans, all_slots, packed[::2], packed[1::2], strict=True):
         fate, context, begun, start_time, cpu_ns, result, more = slots
-        if type(fate[0]) is not int:
+        if not fate or type(fate[0]) is not int:
             found.append(fields_of((span._readable_span(),))[0])
             continue
         component, deferral, parent, thread, variant, parameters, _, _, known = begun
@@ -342,7 +345,8 @@ def deferred_span(component: Component, outer: Context) -> DeferredSpan | None:
         return None
     span: DeferredSpan = _new(DeferredSpan)
     span._context = _new_tuple(SpanContext, (trace_id, span_id, False, flags, state, True))
-    span._begun, span._fate, span._start_time = (component, deferral, parent, 0, None, None, (), {}, None), [], 0
+    span._begun, span._fate = (component, deferral, parent, 0, None, None, (), {}, None), []
+    span._start_time = time_ns()  # of those that look at it before it really starts; see `start_now`
     return span
 
 

@@ -138,9 +138,10 @@ def plain_wrapper(component: Component) -> Wrapper:
                     thread = get_ident()
                     span._begun = component, deferral, parent, thread, variant, waits_for, by_place, by_name, known
                     span._fate = fate
-                    token = deferral.current.set(Context({**outer, _SPAN_KEY: span}))
+                    context = Context({**outer, _SPAN_KEY: span})
                     cpu_began = thread_time_ns()
-                    span._start_time = time_ns()
+                    span._start_time = time_ns()  # before a signal handler can find the span, and end it
+                    token = deferral.current.set(context)
                     began = perf_counter_ns()
         except Exception as error:  # noqa: BLE001  # see `trouble`
             _detach(deferral, span, outer, token)
@@ -153,13 +154,14 @@ def plain_wrapper(component: Component) -> Wrapper:
             recorded = begin(component, arguments=(parameters, args, kwargs))
         try:
             result = wrapped(*args, **kwargs)
+            kind = type(result)
         except BaseException as error:
             if span is not None:
                 recorded = _as_call(span, token, began, cpu_began, began - recording_began)
             if recorded is not None:
                 recorded.fail(error)
             raise
-        kind = type(result)  # compared one by one: to look it up in a set is ten cache lines more
+        # Compared one by one: to look it up in a set is ten cache lines more.
         if span is None or kind is CoroutineType or kind is GeneratorType or kind is AsyncGeneratorType:
             if span is not None:
                 recorded = _as_call(span, token, began, cpu_began, began - recording_began)
@@ -216,10 +218,12 @@ def plain_wrapper(component: Component) -> Wrapper:
                 recording_ns = began - recording_began + perf_counter_ns() - ended
                 meter.recorded(duration_ns, recording_ns, meter.later_ns)
         except Exception as error:  # noqa: BLE001  # see `trouble`
-            _end_torn(span, token, began, cpu_began, began - recording_began)
+            if recorded is None or span.is_recording():
+                _end_torn(span, token, began, cpu_began, began - recording_began)
             trouble(error)
         except BaseException:
-            _end_torn(span, token, began, cpu_began, began - recording_began)
+            if recorded is None or span.is_recording():  # else `Call.end` has ended it, and counted it
+                _end_torn(span, token, began, cpu_began, began - recording_began)
             raise
         return result
 
