@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from otel_debugstore_exporters import codec
 from otel_debugstore_exporters.archive import archive_session
-from otel_debugstore_exporters.batch import SpanBatch
+from otel_debugstore_exporters.batch import SpanBatch, SpanRecord, batch_from_records
 from otel_debugstore_exporters.journal import Journal
 from otel_debugstore_exporters.merging import merge
 from otel_debugstore_exporters.reader import SessionReader
@@ -43,6 +43,15 @@ def _read(base_path: Path) -> list[str]:
 def test_a_blob_decodes_to_what_was_encoded(batch: SpanBatch) -> None:
     """Every field survives the journal's format."""
     assert _in_order([codec.decode(codec.encode(batch, 1))]) == _in_order([batch])
+
+
+def test_an_empty_key_in_a_list_of_several_kinds(tmp_path: Path) -> None:
+    """It comes back as a map, not as a list of pairs."""
+    record = SpanRecord(b"1" * 16, b"2" * 8, "name", 1, 2, attributes={"a": [{"b": {"": -1}}, []]})
+    batch = batch_from_records([record])
+    with Journal.open(SessionPaths(tmp_path, "session").journal, map_size=1 << 20) as journal:
+        journal.append([codec.encode(batch, 1)])
+    assert _read(tmp_path) == _in_order([batch])
 
 
 @pytest.mark.slow
