@@ -163,7 +163,7 @@ def in_both(run: Callable[[Recorded], Any]) -> tuple[Any, Any]:
         with recording(at_once=at_once) as memory:
             returned = run(memory)
             spans = memory.spans()
-            payloads = {payload.digest: payload for payload in OUTBOX.take().payloads}
+            payloads = {payload.digest: payload for payload in memory.payloads()}
             found.append((returned, said(spans, memory.provider), payloads))
     return found[0], found[1]
 

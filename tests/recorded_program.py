@@ -359,7 +359,7 @@ def written() -> list[object]:
     """What is recorded is written, and the processor told so in every way."""
     provider = trace.get_tracer_provider()
     assert isinstance(provider, TracerProvider)
-    found = [*calls(), parse("1")]
+    found = [*calls(), parse("1"), tool(name="tell")(lambda text: text)("password=hunter22")]
     provider.force_flush(300)
     previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,15 @@ from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from otel_debugstore.calls.deferred import DeferredSpan
+from otel_debugstore.outbox import OUTBOX, Payload
 from otel_debugstore.processor import BoundedSpanProcessor
-from otel_debugstore.span_fields import Fields, fields_of
+from otel_debugstore.span_fields import calls_of
+from otel_debugstore_exporters import codec
+from otel_debugstore_exporters.batch import SpanRecord
+from otel_debugstore_exporters.encoder import Encoder
 
 ERROR = "error"
 
@@ -39,11 +44,25 @@ class Sink:
 
     def __init__(self) -> None:
         self.spans: list[ReadableSpan] = []
+        self.payloads: list[Payload] = []
         self.dropped: dict[str, int] = {}
 
     def add(self, spans: Sequence[ReadableSpan]) -> None:
-        for span, fields in zip(spans, fields_of(spans), strict=True):
-            self.spans.append(readable(fields) if isinstance(span, DeferredSpan) else span)
+        calls, others = calls_of(spans)
+        stored: dict[int, SpanRecord] = {}
+        if calls is not None:
+            encoder = Encoder(os.getpid())
+            batch = codec.decode(encoder.blob(encoder.calls(calls)))
+            self.payloads += batch.payloads
+            stored = {int.from_bytes(record.span_id, "big"): record for record in batch.records()}
+        seen = set(map(id, others))
+        for span in spans:
+            if not isinstance(span, DeferredSpan):
+                self.spans.append(span)
+            elif id(span) in seen:
+                self.spans.append(span._readable_span())
+            else:
+                self.spans.append(readable(span, stored[span._context.span_id]))
 
     def drop(self, reason: str, count: int) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + count
@@ -55,22 +74,31 @@ class Sink:
         pass
 
 
-def readable(fields: Fields) -> ReadableSpan:
-    """Return an ended span that says what its fields do."""
-    name, context, parent, attributes, *_, start_time, end_time, resource, scope = fields
-    *dropped, kind, status_code, description = fields[4:12]
-    assert dropped == [0, (), 0, (), 0], "what is deferred has neither events nor links"
+def readable(span: DeferredSpan, record: SpanRecord) -> ReadableSpan:
+    """Return an ended span that says what was stored of a deferred one, which is all that it holds then."""
+    _, deferral, parent, *_ = span._begun
+    tracer = deferral.tracer
+    assert record.parent_id == (None if parent is None else parent.span_id.to_bytes(8, "big"))
+    assert not record.events
+    assert not record.links
+    context = SpanContext(
+        int.from_bytes(record.trace_id, "big"),
+        int.from_bytes(record.span_id, "big"),
+        is_remote=False,
+        trace_flags=TraceFlags(record.flags & 0xFF),
+        trace_state=TraceState.from_header([record.trace_state] if record.trace_state else []),
+    )
     return ReadableSpan(
-        name,
+        record.name,
         context,
         parent,
-        resource,
-        BoundedAttributes(attributes=attributes),
-        kind=SpanKind(kind),
-        status=Status(StatusCode(status_code), description),
-        start_time=start_time,
-        end_time=end_time,
-        instrumentation_scope=scope,
+        tracer.resource,
+        BoundedAttributes(attributes=record.attributes),
+        kind=SpanKind(record.kind - 1),
+        status=Status(StatusCode(record.status_code)),
+        start_time=record.start_ns,
+        end_time=record.end_ns,
+        instrumentation_scope=tracer._instrumentation_scope,
     )
 
 
@@ -92,6 +120,11 @@ class Memory:
         """Return the spans."""
         self.provider.force_flush()
         return [*self._exporter.get_finished_spans(), *self._sink.spans]
+
+    def payloads(self) -> list[Payload]:
+        """Return the contents that were kept, those that are part of the spans' blobs first."""
+        self.provider.force_flush()
+        return [*self._sink.payloads, *OUTBOX.take().payloads]
 
     def said(self) -> list[Said]:
         """Return what they say."""

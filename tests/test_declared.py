@@ -150,7 +150,7 @@ def test_arguments_of_methods() -> None:
         tool(name="partial")(functools.partial(numbered, 1))("/g")
         tool(name="partial method")(functools.partial(Client().__call__))("/h")
         memory.spans()  # what waits is captured when its span is written
-        contents = {payload.digest: describe(payload.content) for payload in OUTBOX.take().payloads}
+        contents = {payload.digest: describe(payload.content) for payload in memory.payloads()}
     finally:
         OUTBOX.is_open = is_open
     inputs = [contents[said.attributes["debugstore.input.digest"]] for said in memory.said()]

@@ -40,13 +40,14 @@ from deferring import (
     recording,
 )
 from otel_debugstore import tool
-from otel_debugstore.calls import content, deferred, quick
+from otel_debugstore.calls import content, quick
 from otel_debugstore.calls.call import Call
 from otel_debugstore.calls.component import Component
 from otel_debugstore.calls.recorded import RecordedFunction
 from otel_debugstore.outbox import OUTBOX
 from otel_debugstore.payload.capture import capture
-from otel_debugstore.span_fields import fields_of
+from otel_debugstore.span_fields import calls_of, fields_of
+from otel_debugstore_exporters import call_attributes
 from recording import Memory
 
 # Threads.
@@ -295,7 +296,7 @@ def end_it(span: Any) -> None:
 LOOKS: Final[dict[str, Callable[[Any], object]]] = {
     "end": end_it,
     "to_json": lambda span: span.to_json(),
-    "export": lambda span: fields_of((span,)),
+    "export": lambda span: calls_of((span,)),
 }
 
 
@@ -439,17 +440,18 @@ def test_arguments_that_can_not_be_kept(way: str, error: type[Exception], monkey
     provider.force_flush()
     kept_by: list[int] = []
 
-    def keep(component: Any, arguments: Any, attributes: dict[str, Any]) -> None:
+    def keep(is_content_kept: bool, arguments: Any, attributes: dict[str, Any]) -> None:
         kept_by.append(threading.get_ident())
         if arguments[1] == (-2,):
             raise error("wrong")
-        content.keep_waited_arguments(component, arguments, attributes)
+        content.keep_waited_arguments(is_content_kept, arguments, attributes)
 
     def fail(*_: object) -> None:
         raise error("wrong")
 
-    monkeypatch.setattr(deferred, "keep_waited", fail)
-    monkeypatch.setattr(deferred, "keep_waited_arguments", keep)
+    monkeypatch.setattr(call_attributes, "call_values", lambda *_: None)  # as if something needed a closer look
+    monkeypatch.setattr(call_attributes, "keep_waited", fail)
+    monkeypatch.setattr(call_attributes, "keep_waited_arguments", keep)
     for number in range(-4, 0):
         begins(way, component)
         assert recorded(number) == -number
@@ -472,8 +474,9 @@ def test_what_is_known_of_a_call_whose_arguments_can_not_be_kept(way: str, monke
 
     provider, sink = provided()
     call = prepared(way, lambda number: [number])
-    monkeypatch.setattr(deferred, "keep_waited", fail)
-    monkeypatch.setattr(deferred, "keep_waited_arguments", fail)
+    monkeypatch.setattr(call_attributes, "call_values", lambda *_: None)  # as above
+    monkeypatch.setattr(call_attributes, "keep_waited", fail)
+    monkeypatch.setattr(call_attributes, "keep_waited_arguments", fail)
     call(5)
     provider.force_flush()
     attributes = dict(sink.spans[-1].attributes or {})
@@ -537,7 +540,7 @@ def test_spans_that_are_open_can_be_exported() -> None:
         if number == 2:
             current().set_attribute("key", 1)
         if number > 1:
-            found.append(fields_of([*done, current()]))
+            found.append(fields_of(calls_of([*done, current()])[1]))
         elif number == 1:
             done.append(current())
 

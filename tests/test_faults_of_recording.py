@@ -98,7 +98,7 @@ NOT_OF_CALLS = {
     "recording_settings": "_joined _is_like_private",
     "span_queue": "_reopening_bytes SpanQueue.is_busy SpanQueue._has_room SpanQueue._is_moving _Gate.is_open "
     "_Gate.wait",
-    "span_fields": "Deferred.fields _public plain_attributes dropped_count",
+    "span_fields": "Deferred.calls _public plain_attributes dropped_count",
     "span_size": "_beyond_ascii",
 }
 """What does not run in this program's calls, by module: what is made once before, what begins and ends recording, and

@@ -105,6 +105,24 @@ class SpanRecord:
     pid: int | None = None
 
 
+class CallValues(NamedTuple):
+    """What the attributes of calls are made of (see `call_attributes`), row by row; its form in the journal.
+
+    Attributes:
+        kinds: Of each kind of call the attributes, the parameters, how many of those are positional, and whether
+            results are kept (see `CallKind`).
+        kind_index: 32-bit unsigned integers.
+        cpu_ns: 64-bit integers, less than 0 for none.
+        contents: MessagePack of an array: arguments by place, arguments by name by row, results, and further
+            attributes by row.
+    """
+
+    kinds: Sequence[Sequence[Any]]
+    kind_index: bytes
+    cpu_ns: bytes
+    contents: bytes
+
+
 @dataclass(slots=True)
 class SpanBatch:
     """`len(batch)` spans in columns; row i of every column belongs to one span.
@@ -114,6 +132,8 @@ class SpanBatch:
     What most spans lack is sparse: a dict from row to value. `pid` is that of the process that
     recorded the batch, None where it is not known. `layers` holds what `layer_mapping` made of the
     attributes of spans that name no layer themselves. `payloads`, `code` and `counts` belong to no row.
+    `call_values` stands for the attributes of spans of calls, and for payloads, on the way into the journal
+    (`call_attributes`): such a batch has no `attributes`. Decoding puts them there.
     """
 
     trace_ids: bytes = b""
@@ -140,15 +160,16 @@ class SpanBatch:
     payloads: list[Payload] = field(default_factory=list)
     code: list[Code] = field(default_factory=list)
     counts: list[CallCount] = field(default_factory=list)
+    call_values: CallValues | None = None
     pid: int | None = None
 
     def __len__(self) -> int:
-        return len(self.attributes)
+        return len(self.start_ns)
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing in it, neither spans nor anything beside them."""
-        return not (self.attributes or self.payloads or self.code or self.counts)
+        return not (self.start_ns or self.payloads or self.code or self.counts)
 
     @property
     def content_bytes(self) -> int:

@@ -5,6 +5,7 @@ A blob is a header (`HEADER`) and one zstd frame that holds one msgpack map: a k
 extension 1 (decimal text); strings may hold lone surrogates. Later versions may add keys, which
 readers ignore; a change that readers can't ignore raises `BLOB_VERSION`. A blob may hold no spans,
 only what goes into the store beside them; its times are then those of the counts in it, or when it was written.
+Version 2 has, in the place of attributes, what those of spans of calls are made of (`call_attributes`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ import zstandard
 
 from otel_debugstore.errors import CorruptDataError, FormatVersionError
 from otel_debugstore.outbox import CallCount, Code, Payload
-from otel_debugstore_exporters.batch import Event, Link, Resource, Scope, SpanBatch
+from otel_debugstore_exporters.batch import CallValues, Event, Link, Resource, Scope, SpanBatch
 
-BLOB_VERSION: Final = 1
+BLOB_VERSION: Final = 2
+"""The newest that can be read; blobs say the oldest that they are."""
+
+_PLAIN_VERSION: Final = 1
 HEADER: Final = struct.Struct("<BxHIIqqq")
 """version, header length, span count, writer pid (0: unknown), min start, max end, written at."""
 
@@ -54,7 +58,7 @@ def encode(batch: SpanBatch, written_ns: int) -> bytes:
         written_ns: The time of writing, nanoseconds since 1970.
     """
     header = HEADER.pack(
-        BLOB_VERSION,
+        BLOB_VERSION if batch.call_values else _PLAIN_VERSION,
         HEADER.size,
         len(batch),
         batch.pid or 0,
@@ -99,7 +103,7 @@ def decode(blob: bytes | memoryview) -> SpanBatch:
     try:
         raw = zstandard.ZstdDecompressor().decompress(bytes(blob[length:]), max_output_size=_MAX_RAW_BYTES)
         batch = _batch(_unpack_columns(raw), header.pid)
-    except (zstandard.ZstdError, ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+    except (zstandard.ZstdError, ValueError, TypeError, LookupError, OverflowError, msgpack.UnpackException) as error:
         raise CorruptDataError(f"A journal blob can't be decoded ({error}); run `debugstore doctor`.") from error
     if len(batch) != header.span_count:
         raise CorruptDataError("A journal blob holds another number of spans than it says; run `debugstore doctor`.")
@@ -190,8 +194,9 @@ def _columns(batch: SpanBatch) -> dict[str, Any]:
         "resource_index": batch.resource_index.tobytes(),
         "scopes": batch.scopes,
         "scope_index": batch.scope_index.tobytes(),
-        "attributes": batch.attributes,
     }
+    if not batch.call_values:
+        columns["attributes"] = batch.attributes
     for name in _OPTIONAL:
         if value := getattr(batch, name):
             columns[name] = value
@@ -208,6 +213,7 @@ _OPTIONAL: Final = (
     "payloads",
     "code",
     "counts",
+    "call_values",
 )
 """What most batches lack, and blobs of older versions too."""
 
@@ -228,7 +234,7 @@ def _batch(columns: dict[str, Any], pid: int | None) -> SpanBatch:
         resource_index=array("I", columns["resource_index"]),
         scopes=[Scope(*value) for value in columns["scopes"]],
         scope_index=array("I", columns["scope_index"]),
-        attributes=columns["attributes"],
+        attributes=columns.get("attributes", []),
         status_messages=columns.get("status_messages", {}),
         trace_states=columns.get("trace_states", {}),
         events={row: list(map(_event, events)) for row, events in columns.get("events", {}).items()},
@@ -240,6 +246,12 @@ def _batch(columns: dict[str, Any], pid: int | None) -> SpanBatch:
         counts=[CallCount(*fields) for fields in columns.get("counts", ())],
         pid=pid,
     )
+    if of_calls := columns.get("call_values"):
+        from otel_debugstore_exporters.call_attributes import restored  # here: most processes only encode
+
+        values = CallValues(*of_calls)
+        found = restored(values, _unpack_columns(values.contents))
+        batch.attributes, batch.payloads = found.attributes, [*batch.payloads, *found.payloads]
     count = len(batch.attributes)
     if (len(batch.trace_ids), len(batch.span_ids), len(batch.start_ns)) != (16 * count, 8 * count, count):
         raise ValueError("columns differ in length")

@@ -10,12 +10,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from otel_debugstore.call_columns import Calls
+from otel_debugstore.loading import loading
+from otel_debugstore.masking import masker
 from otel_debugstore.outbox import CallCount, Code, Payload
 from otel_debugstore.span_fields import Fields
 from otel_debugstore_exporters.batch import SpanBatch
 from otel_debugstore_exporters.codec import encode
 from otel_debugstore_exporters.ingestion import ingested
-from otel_debugstore_exporters.readable import batch_from_fields
+from otel_debugstore_exporters.readable import batch_from_calls, batch_from_fields
 
 _PART_BYTES: Final = 1 << 20
 
@@ -25,12 +28,20 @@ class Encoder(NamedTuple):
 
     pid: int
 
-    def spans(self, fields: Sequence[Fields], beside: SpanBatch | None = None) -> bytes:
-        """Return ended spans, and contents that go with them (see `contents`), as one blob."""
-        batch = batch_from_fields(fields, self.pid)
-        if beside is not None:
-            batch.payloads, batch.code = beside.payloads, beside.code
-        return self.blob(batch)
+    def spans(self, fields: Sequence[Fields]) -> SpanBatch:
+        """Return ended spans as a batch."""
+        return batch_from_fields(fields, self.pid)
+
+    def calls(self, calls: Calls) -> SpanBatch:
+        """Return the spans of ended calls as a batch. Contents that can't be part of it are in the outbox then."""
+        with loading("otel_debugstore_exporters.call_attributes"):
+            from otel_debugstore_exporters.call_attributes import attributes_kept, call_values
+
+        batch = batch_from_calls(calls, self.pid)
+        batch.call_values = call_values(calls, masker())
+        if batch.call_values is None:
+            batch.attributes = attributes_kept(calls)
+        return batch
 
     def counts(self, counts: list[CallCount]) -> bytes:
         """Return counts of calls as one blob."""
@@ -57,6 +68,8 @@ class Encoder(NamedTuple):
         if not part.is_empty:
             yield part
 
-    def blob(self, batch: SpanBatch) -> bytes:
-        """Return a batch as one blob."""
+    def blob(self, batch: SpanBatch, beside: SpanBatch | None = None) -> bytes:
+        """Return a batch, and contents that go with it (see `contents`), as one blob."""
+        if beside is not None:
+            batch.payloads, batch.code = beside.payloads, beside.code
         return encode(ingested(batch), time.time_ns())

@@ -29,7 +29,7 @@ import resource  # noqa: F401
 import threading
 import uuid  # noqa: F401
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,7 +48,7 @@ from otel_debugstore.fork import reset_after_fork
 from otel_debugstore.loading import loading
 from otel_debugstore.log import warn_once
 from otel_debugstore.outbox import OUTBOX
-from otel_debugstore.span_fields import Fields, fields_of
+from otel_debugstore.span_fields import calls_of, fields_of
 from otel_debugstore_exporters.beside import WaitingCounts, take_beside
 from otel_debugstore_exporters.pending import PAYLOAD, Blob, PendingBlobs
 from otel_debugstore_exporters.session import SessionPaths
@@ -123,15 +123,22 @@ class LmdbSpanExporter(SpanExporter):
             return
         if self._paths is None:
             self.activate(_service_name(spans[0]))
+        batches: list[tuple[Sequence[ReadableSpan], SpanBatch]] = []
         try:
-            fields = fields_of(spans)
+            calls, others = calls_of(spans)
+            if calls is not None:
+                batches.append((spans, _encoder().calls(calls)))
+            if others:
+                batches.append((others, _encoder().spans(fields_of(others))))
         except Exception as error:  # noqa: BLE001  # whatever a value's own methods may raise
-            self._add_one_by_one(self.add, spans, error)
+            self._add_one_by_one(spans, error)
             return
         contents = self._contents()  # also what became known of the spans just now
         beside = contents.pop() if contents and contents[-1].content_bytes <= _BESIDE_BYTES else None
         self._add_contents(contents)
-        self._add_fields(fields, beside)
+        for some, batch in batches:
+            self._add_batch(some, batch, beside)
+            beside = None
 
     def drop(self, reason: str, count: int) -> None:
         """Count spans that were lost; the next commit writes the count."""
@@ -163,19 +170,21 @@ class LmdbSpanExporter(SpanExporter):
             finally:
                 self._lock.release()
 
-    def _add_fields(self, fields: Sequence[Fields], beside: SpanBatch | None = None) -> None:
+    def _add_batch(self, spans: Sequence[ReadableSpan], batch: SpanBatch, beside: SpanBatch | None) -> None:
         """Encode spans, and contents that go in the same blob: to write one more takes longer than to encode them."""
         try:
             payload_count = 0 if beside is None else len(beside.payloads)
-            blob = Blob(_encoder().spans(fields, beside), len(fields), payload_count)
+            blob = Blob(_encoder().blob(batch, beside), len(batch), payload_count)
         except Exception as error:  # noqa: BLE001  # as above
             if beside is not None:
                 self._add_contents((beside,))
-            self._add_one_by_one(self._add_fields, fields, error)
+            # The others among the spans of a batch of calls have a batch of their own.
+            some = spans if batch.call_values is None else [span for span in spans if calls_of((span,))[0] is not None]
+            self._add_one_by_one(some, error)
         else:
             self._add_blob(blob)
 
-    def _add_one_by_one(self, add: Callable[[Sequence[Any]], None], spans: Sequence[Any], error: Exception) -> None:
+    def _add_one_by_one(self, spans: Sequence[ReadableSpan], error: Exception) -> None:
         if len(spans) == 1 or isinstance(error, ImportError):
             self._drops[UNENCODABLE] += len(spans)
             warn_once(
@@ -184,7 +193,7 @@ class LmdbSpanExporter(SpanExporter):
             )
             return
         for span in spans:
-            add((span,))
+            self.add((span,))
 
     def _contents(self, *, with_counts: bool = False) -> list[SpanBatch]:
         """Take what waits in the outbox; return payloads and code, in batches of a bounded size."""

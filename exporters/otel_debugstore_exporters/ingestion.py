@@ -14,4 +14,4 @@ from otel_debugstore_exporters.layer_mapping import assign_layers
 def ingested(batch: SpanBatch) -> SpanBatch:
     """Mask the secrets in a batch, give its spans their layers, and return it."""
     mask_batch(batch, masker())
-    return assign_layers(batch) if len(batch) else batch
+    return assign_layers(batch) if batch.attributes else batch

@@ -9,6 +9,7 @@ from typing import Any, Final
 from opentelemetry.sdk.resources import Resource as SdkResource
 from opentelemetry.trace import SpanContext
 
+from otel_debugstore.call_columns import Calls
 from otel_debugstore.span_fields import Fields, dropped_count, plain_attributes
 from otel_debugstore_exporters.batch import (
     MAX_TIME,
@@ -23,6 +24,7 @@ from otel_debugstore_exporters.batch import (
 
 _REMOTE_KNOWN: Final = 0x100
 _REMOTE: Final = 0x200
+_INTERNAL: Final = b"\1"
 _NO_CONTEXT: Final = SpanContext(0, 0, is_remote=False)
 
 
@@ -51,6 +53,48 @@ def batch_from_fields(fields: Sequence[Fields], pid: int) -> SpanBatch:
         resources,
         scopes,
     ) = zip(*fields, strict=True)
+    batch = _batch(names, contexts, parents, starts, ends, resources, scopes, pid)
+    batch.kinds = bytes([kind + 1 for kind in kinds])
+    batch.status_codes = bytes(status_codes)
+    batch.attributes = list(attributes)
+    if any(descriptions):
+        batch.status_messages = {row: text for row, text in enumerate(descriptions) if text}
+    if any(events):
+        batch.events = {row: [_event(event) for event in some] for row, some in enumerate(events) if some}
+    if any(links):
+        batch.links = {row: [_link(link) for link in some] for row, some in enumerate(links) if some}
+    if any(dropped_attributes) or any(dropped_events) or any(dropped_links):
+        dropped = zip(dropped_attributes, dropped_events, dropped_links, strict=True)
+        batch.dropped = {row: counts for row, counts in enumerate(dropped) if any(counts)}
+    return batch
+
+
+def batch_from_calls(calls: Calls, pid: int) -> SpanBatch:
+    """Return the spans of ended calls as one batch, which lacks their attributes (see `call_attributes`).
+
+    Args:
+        calls: What is known of them.
+        pid: The process that recorded them.
+    """
+    of_kinds = [(kind.name, kind.resource, kind.scope) for kind in calls.kinds]
+    names, resources, scopes = zip(*[of_kinds[number] for number in calls.kind_index], strict=True)
+    batch = _batch(names, calls.contexts, calls.parents, calls.start_ns, calls.end_ns, resources, scopes, pid)
+    batch.kinds = _INTERNAL * len(names)
+    batch.status_codes = bytes(len(names))
+    return batch
+
+
+def _batch(
+    names: Sequence[str],
+    contexts: Sequence[SpanContext | None],
+    parents: Sequence[SpanContext | None],
+    starts: Sequence[int | None],
+    ends: Sequence[int | None],
+    resources: Sequence[SdkResource | None],
+    scopes: Sequence[Any],
+    pid: int,
+) -> SpanBatch:
+    """Return what is the same for all spans; kinds, status codes and attributes are missing."""
     if None in contexts:
         contexts = tuple(context or _NO_CONTEXT for context in contexts)
     trace_ids, span_ids, _, trace_flags, trace_states, _ = zip(*contexts, strict=True)
@@ -63,29 +107,17 @@ def batch_from_fields(fields: Sequence[Fields], pid: int) -> SpanBatch:
         parent_ids=b"".join([ROOT if p is None else p[1].to_bytes(8, "big") for p in parents]),
         start_ns=_times(starts),
         end_ns=_times(ends),
-        kinds=bytes([kind + 1 for kind in kinds]),
-        status_codes=bytes(status_codes),
         flags=array("I", [_flags(f, p) if p else f & 0xFF for f, p in zip(trace_flags, parents, strict=True)]),
         name_index=array("I", [name_numbers.setdefault(n, len(name_numbers)) for n in names]),
         resource_index=array("I", [resource_numbers.setdefault(id(r), len(resource_numbers)) for r in resources]),
         scope_index=array("I", [scope_numbers.setdefault(id(s), len(scope_numbers)) for s in scopes]),
-        attributes=list(attributes),
         pid=pid,
     )
     batch.names = list(name_numbers)
     batch.resources = [_resource(r) for r in _distinct(resources, resource_numbers)]
     batch.scopes = [_scope(s) for s in _distinct(scopes, scope_numbers)]
-    if any(descriptions):
-        batch.status_messages = {row: text for row, text in enumerate(descriptions) if text}
     if any({id(state): state for state in trace_states}.values()):  # nearly all share one that is empty
         batch.trace_states = {row: state.to_header() for row, state in enumerate(trace_states) if state}
-    if any(events):
-        batch.events = {row: [_event(event) for event in some] for row, some in enumerate(events) if some}
-    if any(links):
-        batch.links = {row: [_link(link) for link in some] for row, some in enumerate(links) if some}
-    if any(dropped_attributes) or any(dropped_events) or any(dropped_links):
-        dropped = zip(dropped_attributes, dropped_events, dropped_links, strict=True)
-        batch.dropped = {row: counts for row, counts in enumerate(dropped) if any(counts)}
     return batch
 
 

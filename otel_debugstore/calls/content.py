@@ -31,14 +31,14 @@ def keep_arguments(component: Component, arguments: Arguments, attributes: dict[
     """Keep the arguments of a call."""
     (of_parameters, positional), args, kwargs = arguments
     captured = capture_arguments(of_parameters, args, kwargs, None, None, positional)
-    _keep(component, captured, attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
+    _keep(component.capture == "full", captured, attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
 
 
-def keep_waited_arguments(component: Component, arguments: Arguments, attributes: dict[str, Any]) -> None:
+def keep_waited_arguments(is_content_kept: bool, arguments: Arguments, attributes: dict[str, Any]) -> None:
     """Keep the arguments of a call that could wait (see `waiting_bytes`)."""
     (of_parameters, positional), args, kwargs = arguments
     captured = capture_waited(bound(of_parameters, args, kwargs, positional))
-    _keep(component, captured, attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
+    _keep(is_content_kept, captured, attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
 
 
 def keep_inputs(component: Component, inputs: Mapping[str, Any], attributes: dict[str, Any]) -> None:
@@ -50,17 +50,17 @@ def keep_inputs(component: Component, inputs: Mapping[str, Any], attributes: dic
         raise
     except BaseException as error:  # noqa: BLE001  # the mapping's own code
         swallow(error)
-    _keep(component, capture(values), attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
+    _keep(component.capture == "full", capture(values), attributes, names.INPUT_DIGEST, names.INPUT_CONTENT)
 
 
 def keep_result(component: Component, result: Any, attributes: dict[str, Any]) -> None:
     """Keep what a call returned."""
-    _keep(component, capture(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
+    _keep(component.capture == "full", capture(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
 
 
-def keep_waited_result(component: Component, result: Any, attributes: dict[str, Any]) -> None:
+def keep_waited_result(is_content_kept: bool, result: Any, attributes: dict[str, Any]) -> None:
     """Keep what a call returned, that could wait (see `waiting_bytes`)."""
-    _keep(component, capture_waited(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
+    _keep(is_content_kept, capture_waited(result), attributes, names.OUTPUT_DIGEST, names.OUTPUT_CONTENT)
 
 
 def keep_waited(kept: set[bytes], not_kept: set[bytes]) -> dict[bytes, str]:
@@ -87,9 +87,9 @@ def content_bytes(attributes: dict[str, Any]) -> int:
     return len(attributes.get(names.INPUT_CONTENT, "")) + len(attributes.get(names.OUTPUT_CONTENT, ""))
 
 
-def _keep(component: Component, captured: Captured, attributes: dict[str, Any], digest: str, content: str) -> None:
+def _keep(is_content_kept: bool, captured: Captured, attributes: dict[str, Any], digest: str, content: str) -> None:
     attributes[digest] = captured.digest
-    if component.capture == "full":
+    if is_content_kept:
         OUTBOX.put_payload(captured.digest, captured.media_type, captured.replayable, captured.content)
         if recording_settings().export_payloads:
             from otel_debugstore.payload.describe import describe

@@ -15,31 +15,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import compress
 from operator import attrgetter
 from random import getrandbits
 from time import thread_time_ns, time_ns
 from typing import Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import _Span
-from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
+from opentelemetry.sdk.trace import ReadableSpan, _Span
+from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from otel_debugstore import attributes as names
+from otel_debugstore.call_columns import CallKind, Calls
 from otel_debugstore.calls.component import Component, Parameters
 from otel_debugstore.calls.content import (
     Arguments,
     content_bytes,
-    keep_waited,
     keep_waited_arguments,
     keep_waited_result,
 )
 from otel_debugstore.calls.deferral import Deferral
 from otel_debugstore.calls.sdk_span import with_sampling
 from otel_debugstore.guard import swallow
-from otel_debugstore.payload.capture import bound, waiting_bytes
-from otel_debugstore.payload.walk import PACK
-from otel_debugstore.span_fields import Fields, fields_of
+from otel_debugstore.payload.capture import waiting_bytes
 from otel_debugstore.span_size import SPAN_BYTES
 
 NO_RESULT: Final = object()
@@ -52,8 +51,6 @@ _TRACE_ID, _FLAGS, _STATE, _IS_VALID = 0, 3, 4, 5  # of a SpanContext, which is 
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _new_tuple: Final = tuple.__new__
 _new: Final = object.__new__
-_INTERNAL: Final = SpanKind.INTERNAL.value
-_UNSET: Final = StatusCode.UNSET.value
 
 Begun = tuple[
     Component,
@@ -173,14 +170,15 @@ class DeferredSpan(_Span):
             self._add_result(attributes)
 
     @classmethod
-    def fields(cls, spans: Sequence[DeferredSpan]) -> list[Fields]:
-        """Return of spans that were deferred until they ended what the SDK would have told processors of them."""
+    def calls(cls, spans: Sequence[DeferredSpan]) -> tuple[Calls | None, list[ReadableSpan]]:
+        """Return what is known of spans that were deferred until they ended; others as the SDK's."""
         began = thread_time_ns()
-        found = _fields(spans)
+        calls, others = _calls(spans)
+        made = [span._readable_span() for span in others]
         each_ns = (thread_time_ns() - began) // max(1, len(spans))
         for component, count in Counter([span._begun[0] for span in spans]).items():
             component.meter.recorded_later(count, each_ns)
-        return found
+        return calls, made
 
     def _made(self, *, end_time: int | None) -> _Span:
         """Return the span that the SDK would have made; None is one that is open."""
@@ -216,7 +214,7 @@ class DeferredSpan(_Span):
         component, _, _, _, _, parameters, args, by_name, known = self._begun
         if parameters is not None:
             try:
-                keep_waited_arguments(component, (parameters, args, by_name), attributes)
+                keep_waited_arguments(component.capture == "full", (parameters, args, by_name), attributes)
             except Exception as error:  # noqa: BLE001  # a span without them is better than none
                 swallow(error)
         if known:
@@ -224,7 +222,7 @@ class DeferredSpan(_Span):
 
     def _add_result(self, attributes: dict[str, Any]) -> None:
         try:
-            keep_waited_result(self._begun[0], self._result, attributes)
+            keep_waited_result(self._begun[0].capture == "full", self._result, attributes)
         except Exception as error:  # noqa: BLE001  # a span without it is better than none
             swallow(error)
 
@@ -232,94 +230,74 @@ class DeferredSpan(_Span):
 DeferredSpan.__name__ = _Span.__name__  # as the SDK's says of itself
 
 
-def _fields(spans: Sequence[DeferredSpan]) -> list[Fields]:
+def _calls(spans: Sequence[DeferredSpan]) -> tuple[Calls | None, list[DeferredSpan]]:
     try:
         all_slots = list(map(_SLOTS, spans))
     except AttributeError:  # one is open, and somebody else exports it
-        return [_fields((span,))[0] for span in spans] if len(spans) > 1 else fields_of((spans[0]._readable_span(),))
-    packed: list[bytes] = []  # two a span, and no pairs: the garbage collector counts what lives on, and visits it
-    kept, not_kept = set[bytes](), set[bytes]()
-    for _, _, begun, _, _, result, _ in all_slots:
-        contents = _packed(begun, result)
-        packed += contents
-        (kept if begun[0].capture == "full" else not_kept).update(contents)
-    digests: dict[bytes, str] = {}
-    try:
-        digests = keep_waited(kept - {b""}, not_kept - {b""})
-    except Exception as error:  # noqa: BLE001  # they are kept one by one
-        swallow(error)
-    found = []
-    for span, slots, of_arguments, of_result in zip(spans, all_slots, packed[::2], packed[1::2], strict=True):
-        fate, context, begun, start_time, cpu_ns, result, more = slots
-        if not fate or type(fate[0]) is not int:
-            found.append(fields_of((span._readable_span(),))[0])
-            continue
-        component, deferral, parent, thread, variant, parameters, _, _, known = begun
-        attributes = component.attributes.copy()
-        attributes[names.THREAD_ID] = thread
-        if variant is not None:
-            attributes[names.VARIANT] = variant
-            component.send_code(variant)
-        # As `add_rest`, except that most digests are made already.
-        if parameters is not None:
-            digest = digests.get(of_arguments)
-            if digest is not None:
-                attributes[names.INPUT_DIGEST] = digest
-            else:
-                span._add_known(attributes)
-        if known:
-            attributes |= known
-        if more is not None:
-            attributes |= more[0]
-            if more[1]:
-                context = with_sampling(context, more[1])
-        if cpu_ns >= 0:
-            attributes[names.CPU_TIME_NS] = cpu_ns
-        if result is not NO_RESULT:
-            digest = digests.get(of_result)
-            if digest is not None:
-                attributes[names.OUTPUT_DIGEST] = digest
-            else:
-                span._add_result(attributes)
-        found.append(
-            (
-                component.name,
-                context,
-                parent,
-                attributes,
-                0,
-                (),
-                0,
-                (),
-                0,
-                _INTERNAL,
-                _UNSET,
-                None,
-                start_time,
-                fate[0],
-                deferral.tracer.resource,
-                deferral.tracer._instrumentation_scope,
-            )
-        )
-    return found
+        return None, list(spans)
+    others: list[DeferredSpan] = []
+    is_deferred = [bool(slots[0]) and type(slots[0][0]) is int for slots in all_slots]
+    if not all(is_deferred):
+        others = [span for span, is_one in zip(spans, is_deferred, strict=True) if not is_one]
+        all_slots = list(compress(all_slots, is_deferred))
+        if not all_slots:
+            return None, others
+    fates, contexts, all_begun, starts, cpu_ns, results, rest = zip(*all_slots, strict=True)
+    components, deferrals, parents, threads, variants, parameters, args, by_names, known = zip(*all_begun, strict=True)
+    has_result = [result is not NO_RESULT for result in results]
+    numbers: dict[tuple[Any, ...], int] = {}
+    rows = zip(components, deferrals, threads, variants, parameters, has_result, strict=True)
+    kind_index = [numbers.setdefault(key, len(numbers)) for key in rows]
+    more: dict[int, dict[str, Any]] = {}
+    sampled: dict[int, SpanContext] = {}
+    if any(known) or any(rest):
+        for row, (before, after) in enumerate(zip(known, rest, strict=True)):
+            if before or after is not None:
+                more[row] = {**(before or {}), **(after[0] if after is not None else {})}
+                if after is not None and after[1]:
+                    sampled[row] = with_sampling(contexts[row], after[1])
+    calls = Calls(
+        [sampled.get(row, context) for row, context in enumerate(contexts)] if sampled else contexts,
+        parents,
+        starts,
+        [fate[0] for fate in fates],
+        cpu_ns,
+        [_kind(*key) for key in numbers],
+        kind_index,
+        args,
+        {row: by_name for row, by_name in enumerate(by_names) if by_name} if any(by_names) else {},
+        results if all(has_result) else [None if result is NO_RESULT else result for result in results],
+        more,
+    )
+    return calls, others
 
 
-def _packed(begun: Begun, result: Any) -> tuple[bytes, bytes]:
-    """Return the contents of arguments and result of a span; none of what can't be packed."""
-    of_arguments = of_result = b""
-    _, _, _, _, _, parameters, args, by_name, _ = begun
-    try:
-        if parameters is not None:
-            of_parameters, positional = parameters
-            if by_name or len(args) > positional:
-                of_arguments = PACK(bound(of_parameters, args, by_name, positional))
-            else:
-                of_arguments = PACK(dict(zip(of_parameters, args)))  # noqa: B905  # to ask for the same lengths costs
-        if result is not NO_RESULT:
-            of_result = PACK(result)
-    except Exception as error:  # noqa: BLE001  # such as a lone surrogate; `capture_waited` deals with it
-        swallow(error)
-    return of_arguments, of_result
+def _kind(
+    component: Component,
+    deferral: Deferral,
+    thread: int,
+    variant: str | None,
+    parameters: Parameters | None,
+    has_result: bool,
+) -> CallKind:
+    """Return what calls that agree in all of this have in common; have their code written."""
+    attributes = component.attributes.copy()
+    attributes[names.THREAD_ID] = thread
+    if variant is not None:
+        attributes[names.VARIANT] = variant
+        component.send_code(variant)
+    of_parameters, positional = (None, 0) if parameters is None else parameters
+    tracer = deferral.tracer
+    return CallKind(
+        component.name,
+        attributes,
+        of_parameters,
+        positional,
+        has_result,
+        component.capture == "full",
+        tracer.resource,
+        tracer._instrumentation_scope,
+    )
 
 
 def deferred_span(component: Component, outer: Context) -> DeferredSpan | None:
