@@ -76,8 +76,10 @@ def batch_from_calls(calls: Calls, pid: int) -> SpanBatch:
         calls: What is known of them.
         pid: The process that recorded them.
     """
-    of_kinds = [(kind.name, kind.resource, kind.scope) for kind in calls.kinds]
-    names, resources, scopes = zip(*[of_kinds[number] for number in calls.kind_index], strict=True)
+    kinds, of_row = calls.kinds, calls.kind_index
+    names = [kinds[number].name for number in of_row]
+    resources = [kinds[number].resource for number in of_row]
+    scopes = [kinds[number].scope for number in of_row]
     batch = _batch(names, calls.contexts, calls.parents, calls.start_ns, calls.end_ns, resources, scopes, pid)
     batch.kinds = _INTERNAL * len(names)
     batch.status_codes = bytes(len(names))
